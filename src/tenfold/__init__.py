@@ -1,0 +1,55 @@
+"""tenfold: from a dataset's name or a folder of pictures to a trained, measured, explained model.
+
+    import tenfold
+
+    run = tenfold.train("cifar10", recipe="quick")
+    model = tenfold.load(run.path)
+    model.predict("cat.jpg")
+
+Importing tenfold imports no framework; every public name is loaded when it is first used.
+The modules behind train() and evaluate() are called training and evaluation, because importing a submodule
+puts it under its own name into the package and would hide the function.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "train": "tenfold.training",
+    "TrainResult": "tenfold.training",
+    "load": "tenfold.predict",
+    "Model": "tenfold.predict",
+    "Prediction": "tenfold.predict",
+    "evaluate": "tenfold.evaluation",
+    "Evaluation": "tenfold.evaluation",
+    "load_dataset": "tenfold.data",
+    "Dataset": "tenfold.data.dataset",
+    "Split": "tenfold.data.dataset",
+    "Recipe": "tenfold.recipe",
+    "TenfoldError": "tenfold.errors",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:
+    from tenfold.data import load_dataset
+    from tenfold.data.dataset import Dataset, Split
+    from tenfold.errors import TenfoldError
+    from tenfold.evaluation import Evaluation, evaluate
+    from tenfold.predict import Model, Prediction, load
+    from tenfold.recipe import Recipe
+    from tenfold.training import TrainResult, train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tenfold' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,267 @@
+"""An architecture: a network as plain data.
+
+Layers are frozen values; an :class:`Architecture` is a tuple of them with the pixels' size and the number of classes.
+Engines build their own module from it, ``export.onnx`` a graph, and ``weights`` derives every weight's name, shape and
+dtype from it alone. Every network takes uint8 pixels N×H×W×3 and gives float32 logits N×classes.
+
+Inside a network a picture is channels × rows × columns; ``Flatten`` unrolls it in that order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from tenfold.errors import BundleError
+
+Kind = Literal["relu", "gelu", "silu"]
+Init = Literal["he", "torch", "dirac", "whiten", "zeros", "ones", "glorot"]
+
+MAX_LAYERS = 2000
+MAX_UNITS = 65536
+MAX_SIZE = 4096
+MAX_DEPTH = 4
+
+
+class Layer:  # a marker; every subclass is a frozen dataclass
+    """A layer's settings, without its weights. ``kind`` names it in files and in the weights' names."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Normalize(Layer):
+    """uint8 pixels to float32: ``(pixel / 255 - mean) / std`` by channel. Always the first layer.
+
+    Weights ``mean`` and ``std``, 3 each, come from the training images; they count as statistics, not as parameters.
+    """
+
+    kind: ClassVar[str] = "normalize"
+
+
+@dataclass(frozen=True)
+class Conv(Layer):
+    """2-D convolution, square kernel. ``padding`` in pixels on each side.
+
+    ``init``: ``he`` (normal, fan-in), ``torch`` (PyTorch's default: uniform, bound 1/√fan-in), ``glorot`` (uniform),
+    ``dirac`` (as ``torch``, but the first in-channel filters pass their input on), ``whiten`` (patch-PCA whitening of
+    the training images, Page's myrtle-cifar and Jordan's airbench). ``frozen`` keeps the kernel as it starts; a bias is trained.
+    """
+
+    kind: ClassVar[str] = "conv"
+    filters: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    bias: bool = False
+    init: Init = "he"
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Normalises each channel over batch and pixels; after ``Flatten``, each feature over the batch.
+
+    ``momentum`` is the share of the running statistics kept at each step (Keras's meaning; PyTorch's is one minus it).
+    """
+
+    kind: ClassVar[str] = "batchnorm"
+    momentum: float = 0.9
+    eps: float = 1e-5
+    scale: bool = True
+    center: bool = True
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """``relu``, ``gelu`` (exact, by erf) or ``silu``."""
+
+    kind: ClassVar[str] = "activation"
+    function: Kind = "relu"
+
+
+@dataclass(frozen=True)
+class Pool(Layer):
+    """Max or average pooling without padding; what doesn't fill a window at the edge is dropped."""
+
+    kind: ClassVar[str] = "pool"
+    function: Literal["max", "average"] = "max"
+    size: int = 2
+    stride: int = 2
+
+
+@dataclass(frozen=True)
+class GlobalPool(Layer):
+    """The maximum or mean over all pixels of each channel; gives N×channels."""
+
+    kind: ClassVar[str] = "globalpool"
+    function: Literal["max", "average"] = "average"
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    kind: ClassVar[str] = "dropout"
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """``body(x) + shortcut(x)``; an empty shortcut is the identity."""
+
+    kind: ClassVar[str] = "residual"
+    body: tuple[Layer, ...] = ()
+    shortcut: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """N×C×H×W to N×(C·H·W), channels first, then rows, then columns."""
+
+    kind: ClassVar[str] = "flatten"
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    kind: ClassVar[str] = "dense"
+    units: int
+    bias: bool = True
+    init: Init = "torch"
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """Multiplies by a constant (airbench scales its logits by 1/9)."""
+
+    kind: ClassVar[str] = "scale"
+    factor: float = 1.0
+
+
+LAYERS: dict[str, type[Layer]] = {
+    c.kind: c
+    for c in (
+        Normalize, Conv, BatchNorm, Activation, Pool, GlobalPool, Dropout, Residual, Flatten, Dense, Scale
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network: ``layers`` from uint8 pixels of ``height`` × ``width`` × 3 to ``classes`` logits."""
+
+    name: str
+    height: int
+    width: int
+    classes: int
+    layers: tuple[Layer, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "height": self.height,
+            "width": self.width,
+            "classes": self.classes,
+            "layers": [_layer_to_dict(layer) for layer in self.layers],
+        }
+
+    @staticmethod
+    def from_dict(data: Any) -> Architecture:
+        """The architecture written by :meth:`to_dict`.
+
+        The text may come from a stranger: every field is checked for type and bound, and a BundleError names the first
+        that does not fit.
+        """
+        if not isinstance(data, Mapping):
+            raise BundleError("architecture is not an object.")
+        _known(data, {"name", "height", "width", "classes", "layers"}, "architecture")
+        name = data.get("name")
+        if not isinstance(name, str) or not 0 < len(name) <= 200:
+            raise BundleError("architecture.name is not a name.")
+        architecture = Architecture(
+            name=name,
+            height=_whole(data.get("height"), "architecture.height", 1, MAX_SIZE),
+            width=_whole(data.get("width"), "architecture.width", 1, MAX_SIZE),
+            classes=_whole(data.get("classes"), "architecture.classes", 1, MAX_UNITS),
+            layers=_layers_from(data.get("layers"), "architecture.layers", 0),
+        )
+        from tenfold.architecture.weights import output_shapes
+
+        output_shapes(architecture)
+        return architecture
+
+
+def _layer_to_dict(layer: Layer) -> dict[str, Any]:
+    out: dict[str, Any] = {"kind": layer.kind}
+    for f in dataclasses.fields(layer):  # type: ignore[arg-type]
+        value = getattr(layer, f.name)
+        out[f.name] = [_layer_to_dict(v) for v in value] if isinstance(value, tuple) else value
+    return out
+
+
+def _known(data: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in data:
+        if key not in known:
+            raise BundleError(f"{where} has an unknown field {str(key)[:60]!r}.")
+
+
+def _whole(value: Any, where: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BundleError(f"{where} must be a whole number from {low} to {high}.")
+    return value
+
+
+_BOUNDS: dict[str, tuple[int, int]] = {
+    "filters": (1, MAX_UNITS),
+    "units": (1, MAX_UNITS),
+    "kernel": (1, 64),
+    "stride": (1, 64),
+    "size": (1, 64),
+    "padding": (0, 64),
+}
+_CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("activation", "function"): get_args(Kind),
+    ("pool", "function"): ("max", "average"),
+    ("globalpool", "function"): ("max", "average"),
+    ("conv", "init"): get_args(Init),
+    ("dense", "init"): get_args(Init),
+}
+
+
+def _layers_from(data: Any, where: str, depth: int) -> tuple[Layer, ...]:
+    if not isinstance(data, list) or len(data) > MAX_LAYERS or depth > MAX_DEPTH:
+        raise BundleError(f"{where} is not a list of at most {MAX_LAYERS} layers, {MAX_DEPTH} deep.")
+    return tuple(_layer_from(item, f"{where}[{i}]", depth) for i, item in enumerate(data))
+
+
+def _layer_from(data: Any, where: str, depth: int) -> Layer:
+    if not isinstance(data, Mapping) or data.get("kind") not in LAYERS:
+        raise BundleError(f"{where} is not a known layer.")
+    kind = data["kind"]
+    layer_class = LAYERS[kind]
+    fields = {f.name: f for f in dataclasses.fields(layer_class)}  # type: ignore[arg-type]
+    _known(data, {"kind", *fields}, where)
+    values: dict[str, Any] = {}
+    for name in fields:
+        if name not in data:
+            raise BundleError(f"{where}.{name} is missing.")
+        values[name] = _value_from(data[name], kind, name, f"{where}.{name}", depth)
+    return layer_class(**values)
+
+
+def _value_from(value: Any, kind: str, name: str, where: str, depth: int) -> Any:
+    if name in ("body", "shortcut"):
+        return _layers_from(value, where, depth + 1)
+    if name in _BOUNDS:
+        return _whole(value, where, *_BOUNDS[name])
+    if (kind, name) in _CHOICES:
+        if value not in _CHOICES[kind, name]:
+            raise BundleError(f"{where} must be one of {', '.join(_CHOICES[kind, name])}.")
+        return value
+    if name in ("bias", "frozen", "scale", "center"):
+        if not isinstance(value, bool):
+            raise BundleError(f"{where} must be true or false.")
+        return value
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e6 <= value <= 1e6:
+        raise BundleError(f"{where} must be a number.")
+    return float(value)

@@ -1,0 +1,215 @@
+"""The engine contract: what trains.
+
+An engine takes an architecture, a recipe, first weights and a dataset, reports events, and gives canonical weights back
+as NumPy arrays. NumPy stands at every boundary: only ``engines/<name>/`` imports that framework, every engine's folder
+has the same files (build, augment, optimize, loop), and one class of contract tests runs against each. What an engine
+lacks it refuses by name in ``check``, before training starts, with the engine that has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from tenfold.architecture.layers import Architecture
+from tenfold.data.dataset import Dataset
+from tenfold.errors import MissingExtraError, UnknownNameError
+from tenfold.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` as given to --device (``cpu``, ``cuda:0``); ``label`` for people; ``memory`` in bytes, None if unknown."""
+
+    name: str
+    label: str
+    memory: int | None = None
+
+
+# ---- events: what an engine reports, in this order -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """Once, before the first step. ``first_step`` is above 0 in a resumed run."""
+
+    steps: int
+    steps_per_epoch: int
+    first_step: int
+    parameters: int
+    device: Device
+    precision: str
+    placement: Literal["device", "stream"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A few times a second. ``loss`` and ``accuracy`` are means over the steps since the last such event."""
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    lr: float
+    images_per_second: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """``epoch`` counts from 1. val figures are None where there is no validation split. ``seconds`` is training time so far."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    lr: float
+    images_per_second: float
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    step: int
+    reason: Literal["time", "epoch", "stop"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user must be told: a halved batch, a slower path."""
+
+    message: str
+
+
+Event = Started | Step | EpochEnd | Checkpointed | Notice
+Report = Callable[[Event], None]
+
+
+@dataclass
+class State:
+    """All that a run needs to go on from a step, bit for bit: what a checkpoint holds.
+
+    arrays   weights, the optimizer's state, the average: NumPy arrays by name
+    meta     plain JSON values: step, seconds trained, sums of the epoch under way, best epoch …
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+
+class Checkpoints(Protocol):
+    """Where an engine leaves its state; the run folder implements it (``tenfold.run``)."""
+
+    def save(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: all that ``fit`` is given.
+
+    weights   first weights by canonical name, float32
+    stop      asked after every step: a reason to stop now (``"interrupt"``), or None
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+    weights: Mapping[str, np.ndarray]
+    dataset: Dataset
+    device: Device
+    report: Report = lambda event: None
+    stop: Callable[[], str | None] = lambda: None
+    checkpoints: Checkpoints | None = None
+    resume: State | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """``weights`` by canonical name, float32, ready to be evaluated (the average where the recipe keeps one).
+
+    ended: ``finished``, ``patience``, ``time_limit`` or ``interrupt``. ``seconds`` is training alone, device work
+    synchronised, over all parts of a resumed run; ``images`` counts those trained on in that time.
+    """
+
+    weights: dict[str, np.ndarray]
+    ended: Literal["finished", "patience", "time_limit", "interrupt"]
+    epochs: float
+    steps: int
+    seconds: float
+    images: int
+    peak_memory_bytes: int
+    precision: str
+    history: list[EpochEnd] = field(default_factory=list)
+
+
+class Engine(ABC):
+    """A framework behind the contract. Engines hold no state between calls."""
+
+    name: str
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of the framework and of what it computes with (CUDA, cuDNN)."""
+
+    @abstractmethod
+    def devices(self) -> list[Device]:
+        """Devices this process can use, the fastest first; ``cpu`` is always the last."""
+
+    @abstractmethod
+    def check(self, architecture: Architecture, recipe: Recipe, device: Device) -> None:
+        """Raises UnsupportedError for the first thing this engine or device can't do, and says which can."""
+
+    @abstractmethod
+    def fit(self, job: Job) -> FitResult:
+        """Trains. Raises TrainingError on NaN or when memory runs out at the smallest batch."""
+
+    @abstractmethod
+    def logits(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        images: np.ndarray,
+        device: Device,
+        *,
+        batch_size: int = 500,
+        precision: str = "fp32",
+        tta: str = "none",
+    ) -> np.ndarray:
+        """float32 logits N×classes for uint8 images N×H×W×3."""
+
+    def device(self, name: str) -> Device:
+        """The device called ``name``; ``auto`` is the fastest. A device that isn't there is an error, never a fallback."""
+        found = self.devices()
+        if name == "auto":
+            return found[0]
+        wanted = f"{name}:0" if name in ("cuda", "xpu") else name
+        for device in found:
+            if device.name == wanted:
+                return device
+        raise UnknownNameError("device", name, ["auto", *(d.name for d in found)], where=f" for the {self.name} engine here")
+
+
+ENGINES: dict[str, tuple[str, str]] = {
+    # name: (package that must be importable, extra that brings it)
+    "torch": ("torch", "torch"),
+}
+
+
+def load(name: str) -> Engine:
+    """The engine called ``name``. Raises UnknownNameError, or MissingExtraError naming the install command."""
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ENGINES)
+    package, extra = ENGINES[name]
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, extra, f"Training with the {name} engine")
+    module = importlib.import_module(f"tenfold.engines.{name}")
+    engine: Engine = module.ENGINE
+    return engine

@@ -1,0 +1,333 @@
+"""Recipe: every decision of a run as one frozen, validated value.
+
+Read from and written to YAML; the shipped presets are the files of ``recipes/``. The command line only overrides fields.
+An unknown key is refused with the nearest known one. The resolved recipe is stored with the run: running it again gives
+the run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tenfold.errors import RecipeError, UnknownNameError, nearest
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+MAX_RECIPE_BYTES = 1_000_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(_Part):
+    """How pictures become pixels, and how splits that the source lacks are made."""
+
+    size: Literal["auto"] | Annotated[int, Field(ge=4, le=1024)] = Field(
+        "auto", description="height and width in pixels; auto takes the source's own size, or one fit for its pictures"
+    )
+    resize: Literal["squash", "crop", "pad"] = Field(
+        "squash", description="squash changes the aspect; crop cuts the longer side; pad fills with the background"
+    )
+    background: tuple[Byte, Byte, Byte] = Field(
+        (0, 0, 0), description="RGB under transparent pictures and around padded ones"
+    )
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="share of the training images held out for validation where the source has no val split"
+    )
+    test_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.2, description="share of all images held out for testing where the source has no test split"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of these splits; not changed by --seed")
+
+
+class Model(_Part):
+    """A network of the zoo and its sizes."""
+
+    name: str = Field("sprint", description="cnn, sprint or resnet18")
+    widths: tuple[Annotated[int, Field(gt=0, le=4096)], ...] | None = Field(
+        None, description="filters of each stage; the network's own where null"
+    )
+    depth: Annotated[int, Field(ge=1, le=8)] = Field(2, description="sprint: convolutions in each stage")
+    residual: bool = Field(False, description="sprint: an identity shortcut over the last convolutions of a stage")
+    activation: Literal["auto", "relu", "gelu", "silu"] = Field("auto", description="auto is the network's own")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="rate of the network's dropout layers; the network's own where null"
+    )
+    batchnorm_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="share of the running statistics kept at each step"
+    )
+    head_scale: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="factor on the logits; the network's own where null"
+    )
+
+
+class Optimizer(_Part):
+    """Update rule. Muon steps the convolutions' kernels; what it leaves goes to SGD with ``lr``."""
+
+    name: Literal["sgd", "adam", "adamw", "muon"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak learning rate, for a batch mean of the loss")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD and Muon")
+    nesterov: bool = Field(True, description="SGD and Muon")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="Adam and AdamW")
+    eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam and AdamW")
+    weight_decay: NonNegative = Field(0.0, description="on kernels; decoupled for AdamW and Muon")
+    muon_lr: Annotated[float, Field(gt=0)] = Field(0.24, description="Muon's peak rate for the kernels")
+    muon_steps: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Newton-Schulz iterations")
+    head_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="the last layer's rate; lr where null")
+    bias_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="rate of biases and batch norm; lr where null"
+    )
+    whiten_bias_epochs: NonNegative | None = Field(
+        None, description="epochs after which a whitening layer's bias is no longer trained; null trains it throughout"
+    )
+
+
+class Schedule(_Part):
+    """The learning rate's factor over the whole run, from 0 to 1 of its steps."""
+
+    name: Literal["constant", "linear", "cosine", "onecycle", "step"] = "constant"
+    warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises linearly to its peak")
+    start: Fraction = Field(0.0, description="factor at the first step, where there is a warm-up")
+    final: Fraction = Field(0.0, description="factor at the last step")
+    milestones: tuple[Fraction, ...] = Field((0.5, 0.75), description="step: where the rate drops")
+    gamma: Fraction = Field(0.1, description="step: the factor of each drop")
+
+
+class Augment(_Part):
+    """Changes made to each training image; geometry in pixels and degrees."""
+
+    flip: Literal["none", "random", "alternating"] = Field(
+        "none",
+        description="mirror left-right: by chance, or in every second epoch (each image exactly every second time)",
+    )
+    translate: Annotated[int, Field(ge=0, le=64)] = Field(0, description="shift by up to this many pixels")
+    translate_fill: Literal["reflect", "zero"] = Field("reflect", description="what comes in at the edge")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to this many degrees")
+    cutout: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side of a square set to the mean")
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="brightness, contrast and saturation, each by a factor of up to 1 ± this"
+    )
+    mixup: NonNegative = Field(0.0, description="alpha of the Beta distribution; 0 is off")
+    cutmix: NonNegative = Field(0.0, description="alpha of the Beta distribution; 0 is off")
+
+
+class LowRes(_Part):
+    """Train the first part of the run on smaller pictures."""
+
+    size: Annotated[int, Field(ge=4, le=1024)]
+    until: Fraction = Field(0.6, description="share of the steps trained at this size")
+
+
+class Log(_Part):
+    tensorboard: bool = Field(False, description="write TensorBoard event files into the run folder")
+
+
+class Checkpoint(_Part):
+    seconds: NonNegative = Field(15.0, description="time between checkpoints; one is also written at each epoch's end")
+
+
+class Evaluate(_Part):
+    tta: Literal["none", "flip", "flip+shift"] = Field(
+        "none", description="test-time augmentation of the published figure; none is the plain network"
+    )
+
+
+class Recipe(_Part):
+    """All of a run's decisions. See docs/recipes.md."""
+
+    name: str = Field("custom", max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    description: str = Field("", max_length=2000)
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    epochs: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        10.0, description="passes over the training images; a part of one is allowed"
+    )
+    min_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="more epochs are run until this many steps are done; for small datasets"
+    )
+    batch_size: Positive = 128
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="auto: fp16 on CUDA, bf16 on CPUs with AMX, else fp32"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced weighs the loss by 1/frequency")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay a step of the weights' moving average, which is what is evaluated and kept"
+    )
+    low_res: LowRes | None = None
+    patience: Positive | None = Field(None, description="stop after this many epochs without a better val accuracy")
+    time_limit: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds of training, schedule fitted")
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _together(self) -> Recipe:
+        if self.augment.mixup and self.augment.cutmix:
+            raise ValueError("augment.mixup and augment.cutmix can't both be on")
+        return self
+
+    def to_yaml(self) -> str:
+        import yaml
+
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def from_mapping(data: Any, where: str = "recipe") -> Recipe:
+    """The recipe in ``data``; RecipeError names the field that doesn't fit, UnknownNameError the nearest known one."""
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{where}: a recipe is a mapping of fields, not {type(data).__name__}.")
+    _refuse_unknown(data, Recipe, where, "")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(p) for p in first["loc"]) or "the fields together"
+        raise RecipeError(
+            f"{where}: {field}: {first['msg']} (got {_short(first.get('input'))}).",
+            "docs/recipes.md lists every field; tenfold recipes NAME prints a whole one.",
+        ) from None
+
+
+def load(name_or_path: str | Path) -> Recipe:
+    """A shipped preset by its name, or a YAML file by its path."""
+    name = str(name_or_path)
+    if name in presets():
+        return from_mapping(_parse(_preset_text(name), name), name)
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
+        raise UnknownNameError("recipe", name, ["auto", *presets()])
+    return read(path)
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in a YAML file, of at most 1 MB."""
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise RecipeError(f"{path} is larger than a recipe can be ({MAX_RECIPE_BYTES:,} bytes).")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not text in UTF-8.") from None
+    return from_mapping(_parse(text, str(path)), str(path))
+
+
+def presets() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("tenfold") / "recipes"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any], where: str = "--set") -> Recipe:
+    """``recipe`` with dotted fields changed: ``{"optimizer.lr": 0.1, "augment.flip": "none"}``.
+
+    A part that is null (``low_res``) is made by setting its fields; setting it to None removes it.
+    """
+    data = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        part: Any = data
+        _refuse_unknown_path(key, where)
+        for parent in parents:
+            if part[parent] is None:
+                part[parent] = {}
+            part = part[parent]
+        part[last] = value
+    return from_mapping(data, where)
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` as given to --set; the value is read as YAML (``true``, ``0.1``, ``[64, 128]``, ``null``)."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise RecipeError(f"--set {text!r}: expected KEY=VALUE, for example --set optimizer.lr=0.1")
+    return key.strip(), _parse(value, f"--set {key}")
+
+
+def fields() -> Iterator[tuple[str, Any]]:
+    """(dotted name, Pydantic's field) of every recipe field, in order."""
+    yield from _fields(Recipe, "")
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, info in model.model_fields.items():
+        inner = _part_class(info.annotation)
+        if inner:
+            yield from _fields(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info
+
+
+def _part_class(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _refuse_unknown(data: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str) -> None:
+    for key, value in data.items():
+        if key not in model.model_fields:
+            known = list(model.model_fields)
+            full = [name for name, _ in fields()]
+            close = nearest(str(key), known)
+            if close is None:
+                close_full = nearest(prefix + str(key), full) or next(
+                    (f for f in full if f.rsplit(".", 1)[-1] == str(key)), None
+                )
+                known = [close_full] if close_full else known
+                raise UnknownNameError("recipe field", prefix + str(key), known or full, where=f" ({where})")
+            raise UnknownNameError("recipe field", prefix + str(key), [prefix + close], where=f" ({where})")
+        inner = _part_class(model.model_fields[key].annotation)
+        if inner and isinstance(value, Mapping):
+            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+
+
+def _refuse_unknown_path(key: str, where: str) -> None:
+    model: type[BaseModel] | None = Recipe
+    done = ""
+    for name in key.split("."):
+        if model is None or name not in model.model_fields:
+            raise _unknown_field(key, where)
+        model = _part_class(model.model_fields[name].annotation)
+        done = f"{done}{name}."
+
+
+def _unknown_field(key: str, where: str) -> UnknownNameError:
+    full = [name for name, _ in fields()]
+    same_leaf = [f for f in full if f.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    close = same_leaf[:1] or [n for n in [nearest(key, full)] if n]
+    return UnknownNameError("recipe field", key, close or full, where=f" ({where})")
+
+
+def _preset_text(name: str) -> str:
+    return (resources.files("tenfold") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _parse(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise RecipeError(f"{where}: not YAML" + (f" (line {line + 1})." if line is not None else ".")) from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
