@@ -1,0 +1,1 @@
+"""Models for other programs. Every file that leaves was compared with what it is made from (``gate``)."""
