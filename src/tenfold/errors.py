@@ -99,7 +99,11 @@ class DataError(TenfoldError):
 
 
 class ImageError(DataError):
-    pass
+    """One picture that can't be decoded. ``reason`` is the message without the path, for a list of what was skipped."""
+
+    def __init__(self, reason: str, hint: str | None = None, *, path: object = None) -> None:
+        super().__init__(reason if path is None else f"{path}: {reason}", hint)
+        self.reason = reason
 
 
 class DownloadError(DataError):

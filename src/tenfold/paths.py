@@ -33,7 +33,7 @@ def runs_folder() -> Path:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that a crash leaves the old content or the new: temporary file, fsync, rename, fsync of the folder."""
+    """Write a file so that a crash leaves the old content or the new: fsync, rename, fsync of the folder."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,7 +1,6 @@
 """Recipe: every decision of a run as one frozen, validated value.
 
-Read from and written to YAML; the shipped presets are the files of ``recipes/``. The command line only overrides fields.
-An unknown key is refused with the nearest known one. The resolved recipe is stored with the run: running it again gives
+Read from and written to YAML; the shipped presets are the files of ``recipes/``; the command line overrides fields. An unknown key is refused with the nearest known one. The resolved recipe is stored with the run: running it again gives
 the run again.
 """
 
@@ -32,16 +31,19 @@ class Data(_Part):
     """How pictures become pixels, and how splits that the source lacks are made."""
 
     size: Literal["auto"] | Annotated[int, Field(ge=4, le=1024)] = Field(
-        "auto", description="height and width in pixels; auto takes the source's own size, or one fit for its pictures"
+        "auto",
+        description="height and width in pixels; auto takes the source's own size, or one fit for its pictures",
     )
     resize: Literal["squash", "crop", "pad"] = Field(
-        "squash", description="squash changes the aspect; crop cuts the longer side; pad fills with the background"
+        "squash",
+        description="squash changes the aspect; crop cuts the longer side; pad fills with the background",
     )
     background: tuple[Byte, Byte, Byte] = Field(
         (0, 0, 0), description="RGB under transparent pictures and around padded ones"
     )
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.1, description="share of the training images held out for validation where the source has no val split"
+        0.1,
+        description="share of the training images held out for validation where the source has no val split",
     )
     test_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.2, description="share of all images held out for testing where the source has no test split"
@@ -73,28 +75,36 @@ class Model(_Part):
 class Optimizer(_Part):
     """Update rule. Muon steps the convolutions' kernels; what it leaves goes to SGD with ``lr``."""
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = "adam"
+    name: Literal["sgd", "adam", "adamw", "muon"] = Field("adam", description="the rule")
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak learning rate, for a batch mean of the loss")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD and Muon")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD, also beside Muon")
     nesterov: bool = Field(True, description="SGD and Muon")
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="Adam and AdamW")
     eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam and AdamW")
-    weight_decay: NonNegative = Field(0.0, description="on kernels; decoupled for AdamW and Muon")
+    weight_decay: NonNegative = Field(
+        0.0,
+        description="sgd, adam: L2 added to kernels' gradients; adamw: decoupled, times the rate; muon: share by which "
+        "all but its kernels shrink at each step at the peak rate",
+    )
     muon_lr: Annotated[float, Field(gt=0)] = Field(0.24, description="Muon's peak rate for the kernels")
+    muon_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.6, description="Muon's momentum for the kernels")
     muon_steps: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Newton-Schulz iterations")
     head_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="the last layer's rate; lr where null")
     bias_lr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="rate of biases and batch norm; lr where null"
     )
     whiten_bias_epochs: NonNegative | None = Field(
-        None, description="epochs after which a whitening layer's bias is no longer trained; null trains it throughout"
+        None,
+        description="epochs after which a whitening layer's bias is no longer trained; null trains it throughout",
     )
 
 
 class Schedule(_Part):
     """The learning rate's factor over the whole run, from 0 to 1 of its steps."""
 
-    name: Literal["constant", "linear", "cosine", "onecycle", "step"] = "constant"
+    name: Literal["constant", "linear", "cosine", "onecycle", "step"] = Field(
+        "constant", description="the curve; linear and cosine fall from the peak to final"
+    )
     warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises linearly to its peak")
     start: Fraction = Field(0.0, description="factor at the first step, where there is a warm-up")
     final: Fraction = Field(0.0, description="factor at the last step")
@@ -123,7 +133,7 @@ class Augment(_Part):
 class LowRes(_Part):
     """Train the first part of the run on smaller pictures."""
 
-    size: Annotated[int, Field(ge=4, le=1024)]
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(description="height and width of the smaller pictures")
     until: Fraction = Field(0.6, description="share of the steps trained at this size")
 
 
@@ -144,8 +154,13 @@ class Evaluate(_Part):
 class Recipe(_Part):
     """All of a run's decisions. See docs/recipes.md."""
 
-    name: str = Field("custom", max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    description: str = Field("", max_length=2000)
+    name: str = Field(
+        "custom",
+        max_length=80,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="letters, digits, dot, dash and underscore; part of the run folder's name",
+    )
+    description: str = Field("", max_length=2000, description="what the recipe is for, in a sentence or two")
     data: Data = Data()
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
@@ -157,12 +172,18 @@ class Recipe(_Part):
     min_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="more epochs are run until this many steps are done; for small datasets"
     )
-    batch_size: Positive = 128
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
-        "auto", description="auto: fp16 on CUDA, bf16 on CPUs with AMX, else fp32"
+    batch_size: Positive = Field(128, description="images in a step")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of first weights, order and augmentation; the splits have their own"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="auto: bf16 where the device computes in it (CUDA from Ampere on, CPUs with AMX), fp16 on older "
+        "CUDA, else fp32",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the target spread evenly over all classes"
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced weighs the loss by 1/frequency")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay a step of the weights' moving average, which is what is evaluated and kept"

@@ -47,7 +47,8 @@ class Conv(Layer):
 
     ``init``: ``he`` (normal, fan-in), ``torch`` (PyTorch's default: uniform, bound 1/√fan-in), ``glorot`` (uniform),
     ``dirac`` (as ``torch``, but the first in-channel filters pass their input on), ``whiten`` (patch-PCA whitening of
-    the training images, Page's myrtle-cifar and Jordan's airbench). ``frozen`` keeps the kernel as it starts; a bias is trained.
+    the training images, Page's myrtle-cifar and Jordan's airbench). ``frozen`` keeps the kernel as it starts; a bias
+    is trained.
     """
 
     kind: ClassVar[str] = "conv"

@@ -1,6 +1,6 @@
 """The weights of an architecture: names, shapes, dtypes and first values, all from the architecture alone.
 
-A weight is called ``<index>_<kind>.<part>``: ``03_conv.kernel``, and inside a residual ``07_residual.body.00_conv.kernel``.
+A weight is called ``<index>_<kind>.<part>``: ``03_conv.kernel``, inside a residual ``07_residual.body.00_conv.kernel``.
 All are float32. Layouts are PyTorch's and ONNX's: a convolution's kernel is out×in×rows×columns, a dense kernel out×in.
 """
 
@@ -48,7 +48,7 @@ def layer_name(index: int, layer: Layer) -> str:
 
 
 def walk(architecture: Architecture) -> Iterator[tuple[str, Layer, Shape, Shape]]:
-    """Every layer but Residual's own frame as (name, layer, shape in, shape out), shapes without the batch: (C, H, W) or (C,)."""
+    """Every layer inside and outside residuals as (name, layer, shape in, shape out); a shape is (C, H, W) or (C,)."""
     yield from _walk(architecture.layers, "", (3, architecture.height, architecture.width))
 
 
@@ -68,12 +68,13 @@ def _walk(layers: tuple[Layer, ...], prefix: str, shape: Shape) -> Iterator[tupl
                 raise BundleError(f"{name}: body gives {ends[0]}, shortcut {ends[1]}.")
             shape = ends[0]
         else:
-            after = _shape_after(layer, shape, name)
+            after = shape_after(layer, shape, name)
             yield name, layer, shape, after
             shape = after
 
 
-def _shape_after(layer: Layer, shape: Shape, name: str) -> Shape:
+def shape_after(layer: Layer, shape: Shape, name: str) -> Shape:
+    """The shape that a layer (not a Residual) gives for ``shape``; BundleError, naming it, where it doesn't fit."""
     spatial = len(shape) == 3
     if isinstance(layer, Conv | Pool | GlobalPool) and not spatial:
         raise BundleError(f"{name} needs a picture, but the layer before gives {shape}.")
@@ -235,8 +236,8 @@ def whitening(
 ) -> np.ndarray:
     """Kernels that whiten the images' ``size`` × ``size`` patches: float64 ``filters``×3×size×size.
 
-    The eigenvectors of the patches' covariance, largest eigenvalue first, each divided by the root of its eigenvalue, and
-    then their negatives (D. Page, "How to train your ResNet 8"; K. Jordan, airbench). Where more filters are asked
+    The eigenvectors of the patches' covariance, largest eigenvalue first, each over the root of its eigenvalue, and then
+    their negatives (D. Page, "How to train your ResNet 8"; K. Jordan, airbench). Where more filters are asked
     for than the 2·3·size² there are, the rest repeats them; fewer keep the largest.
     """
     x = (images.astype(np.float32) / 255 - mean) / std

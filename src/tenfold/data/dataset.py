@@ -87,7 +87,7 @@ class Dataset:
     mirror       False where a mirrored picture may be of another class (digits, letters)
     fingerprint  SHA-256 over pixels, labels and classes of the source, whatever the splits
     split_rule   how splits that the source does not have were made, e.g.
-                 ``{"rule": "stratified-hash", "seed": 0, "val_fraction": 0.1, "test_fraction": 0.15}``; None if it has all
+                 ``{"rule": "stratified-hash", "seed": 0, "val_fraction": 0.1, "test_fraction": 0.15}``; None if it has
     skipped      the pictures left out
     notes        sentences the user must be told
     """
@@ -113,7 +113,7 @@ class Dataset:
                     f"Split {name} has {split.images.shape[1]}×{split.images.shape[2]} pixels, "
                     f"not {self.geometry.height}×{self.geometry.width}."
                 )
-            if len(split) and not (0 <= split.labels.min() and split.labels.max() < len(self.classes)):
+            if len(split) and not (split.labels.min() >= 0 and split.labels.max() < len(self.classes)):
                 raise DataError(f"Split {name} has labels outside 0 to {len(self.classes) - 1}.")
 
     def __getitem__(self, split: str) -> Split:

@@ -25,7 +25,7 @@ from tenfold.recipe import Recipe
 
 @dataclass(frozen=True)
 class Device:
-    """``name`` as given to --device (``cpu``, ``cuda:0``); ``label`` for people; ``memory`` in bytes, None if unknown."""
+    """``name`` as given to --device (``cpu``, ``cuda:0``), ``label`` for people, ``memory`` in bytes or None."""
 
     name: str
     label: str
@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """``epoch`` counts from 1. val figures are None where there is no validation split. ``seconds`` is training time so far."""
+    """``epoch`` counts from 1; val figures are None without a validation split; ``seconds`` is training time so far."""
 
     epoch: int
     step: int
@@ -186,7 +186,7 @@ class Engine(ABC):
         """float32 logits N×classes for uint8 images N×H×W×3."""
 
     def device(self, name: str) -> Device:
-        """The device called ``name``; ``auto`` is the fastest. A device that isn't there is an error, never a fallback."""
+        """The device called ``name``; ``auto`` is the fastest. One that isn't there is an error, never a fallback."""
         found = self.devices()
         if name == "auto":
             return found[0]
@@ -194,7 +194,9 @@ class Engine(ABC):
         for device in found:
             if device.name == wanted:
                 return device
-        raise UnknownNameError("device", name, ["auto", *(d.name for d in found)], where=f" for the {self.name} engine here")
+        raise UnknownNameError(
+            "device", name, ["auto", *(d.name for d in found)], where=f" for the {self.name} engine here"
+        )
 
 
 ENGINES: dict[str, tuple[str, str]] = {

@@ -1,0 +1,106 @@
+"""The PyTorch engine: CPU, CUDA (ROCm through PyTorch's HIP build), Apple's MPS and Intel's XPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from tenfold import hardware
+from tenfold.architecture.layers import Architecture, Flatten
+from tenfold.engines import base
+from tenfold.engines.torch import build, loop
+from tenfold.errors import UnsupportedError
+from tenfold.evaluation.tta import averaged
+from tenfold.recipe import Recipe
+
+
+class TorchEngine(base.Engine):
+    name = "torch"
+
+    def versions(self) -> dict[str, str]:
+        found = {"torch": str(torch.__version__)}
+        if torch.version.cuda:
+            found["cuda"] = torch.version.cuda
+            if torch.backends.cudnn.is_available():
+                found["cudnn"] = str(torch.backends.cudnn.version())
+        if torch.version.hip:
+            found["hip"] = torch.version.hip
+        return found
+
+    def devices(self) -> list[base.Device]:
+        found = []
+        for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            card = torch.cuda.get_device_properties(i)
+            found.append(base.Device(f"cuda:{i}", card.name, card.total_memory))
+        if hasattr(torch, "xpu") and torch.xpu.is_available():
+            for i in range(torch.xpu.device_count()):
+                found.append(base.Device(f"xpu:{i}", torch.xpu.get_device_name(i)))
+        if torch.backends.mps.is_available():
+            found.append(base.Device("mps", "Apple GPU"))
+        cpu = f"{hardware.cpu_name()}, {torch.get_num_threads()} threads"
+        return [*found, base.Device("cpu", cpu, hardware.memory_bytes())]
+
+    def check(self, architecture: Architecture, recipe: Recipe, device: base.Device) -> None:
+        if recipe.precision == "fp16" and not device.name.startswith(("cuda", "xpu")):
+            raise UnsupportedError(
+                f"precision=fp16 needs a CUDA or XPU device, not {device.name}.",
+                "Take bf16, fp32 or auto.",
+            )
+        if recipe.precision == "bf16" and device.name == "mps":
+            raise UnsupportedError("precision=bf16 is not available on mps.", "Take fp32 or auto.")
+        if recipe.low_res is not None and any(isinstance(layer, Flatten) for layer in architecture.layers):
+            raise UnsupportedError(
+                f"low_res needs a network that takes any size; {architecture.name} flattens its pixels.",
+                "Take model.name=sprint or resnet18, or --set low_res=null.",
+            )
+        if recipe.low_res is not None:
+            self._check_low_res(architecture, recipe.low_res.size)
+
+    def _check_low_res(self, architecture: Architecture, size: int) -> None:
+        from tenfold.architecture.weights import output_shapes
+        from tenfold.errors import BundleError
+
+        scale = min(1.0, size / max(architecture.height, architecture.width))
+        height, width = (max(1, round(d * scale)) for d in (architecture.height, architecture.width))
+        try:
+            output_shapes(Architecture(architecture.name, height, width, architecture.classes, architecture.layers))
+        except BundleError as error:
+            raise UnsupportedError(f"low_res.size={size}: {error.message}", "Take a larger one.") from None
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        return loop.fit(job, self.precision(job.recipe.precision, job.device))
+
+    def precision(self, wanted: str, device: base.Device) -> str:
+        """What ``auto`` means on a device: bf16 where it is computed natively, fp16 on older CUDA, else fp32."""
+        if wanted != "auto":
+            return wanted
+        if device.name.startswith("cuda"):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        if device.name == "cpu":
+            amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+            return "bf16" if amx is not None and amx() else "fp32"
+        return "fp32"
+
+    def logits(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        images: np.ndarray,
+        device: base.Device,
+        *,
+        batch_size: int = 500,
+        precision: str = "fp32",
+        tta: str = "none",
+    ) -> np.ndarray:
+        if not len(images):
+            return np.empty((0, architecture.classes), np.float32)
+        where = torch.device(device.name)
+        net = build.build(architecture)
+        build.load_weights(net, architecture, weights)
+        net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return averaged(lambda x: loop.logits(net, x, where, batch_size, precision), images, tta)
+
+
+ENGINE = TorchEngine()

@@ -1,0 +1,176 @@
+"""Augmentation of a whole batch on the device.
+
+All randomness comes from PyTorch's default generators, which the loop seeds with (seed, epoch, step): the same step
+always sees the same pictures, whatever ran before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tenfold.recipe import Augment
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images`` float32 N×3×H×W on the scale 0 to 255, channels last. Labels int64 N; where images were mixed, the
+    loss is ``share`` of that for ``labels`` and the rest of that for ``other``."""
+
+    images: Tensor
+    labels: Tensor
+    other: Tensor | None = None
+    share: float | Tensor = 1.0
+
+
+def flip_sides(seed: int, images: int) -> np.ndarray:
+    """bool, one an image: whether ``flip: alternating`` mirrors it in even or odd epochs (K. Jordan 2024, airbench)."""
+    return np.random.default_rng([seed, 0xF11B]).integers(0, 2, images).astype(bool)
+
+
+def gather(pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment) -> Tensor:
+    """Images ``index`` of ``pixels`` (uint8 N×H×W×3), mirrored where ``flip`` says, and shifted: uint8 B×H×W×3.
+
+    One pass over the pixels: rows and columns are looked up where they come from, reflected at the edge.
+    """
+    shift = settings.translate
+    if flip is None and not shift:
+        return pixels.index_select(0, index)
+    count, height, width = len(index), pixels.shape[1], pixels.shape[2]
+    device = pixels.device
+    rows = torch.arange(height, device=device).expand(count, height)
+    columns = torch.arange(width, device=device).expand(count, width)
+    if flip is not None:
+        columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    if shift:
+        rows = rows + torch.randint(-shift, shift + 1, (count, 1), device=device)
+        columns = columns + torch.randint(-shift, shift + 1, (count, 1), device=device)
+    outside = None
+    if settings.translate_fill == "zero" and shift:
+        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
+    rows, columns = _reflect(rows, height), _reflect(columns, width)
+    flat = ((index[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]).reshape(-1)
+    out = pixels.reshape(-1, 3).index_select(0, flat).view(count, height, width, 3)
+    return out if outside is None else out.masked_fill(outside[..., None], 0)
+
+
+def _reflect(at: Tensor, size: int) -> Tensor:
+    """Positions outside 0 to size-1 mirrored about the edge pixel, as NumPy's ``reflect`` padding does."""
+    if size == 1:
+        return torch.zeros_like(at)
+    at = at.abs() % (2 * size - 2)
+    return torch.minimum(at, 2 * size - 2 - at)
+
+
+def augment(images: Tensor, labels: Tensor, settings: Augment, mean: Tensor, size: int | None) -> Batch:
+    """The rest of the augmentation on gathered images: uint8 N×H×W×3 to a Batch, at ``size`` pixels where given.
+
+    ``mean`` is the training images' mean colour, 0 to 255: what cutout leaves.
+    """
+    x = images.permute(0, 3, 1, 2).float()
+    if settings.rotate:
+        x = _rotate(x, settings.rotate)
+    if settings.color_jitter:
+        x = _jitter(x, settings.color_jitter)
+    if settings.cutout:
+        x = _cutout(x, settings.cutout, mean)
+    other: Tensor | None = None
+    share: float | Tensor = 1.0
+    if settings.mixup:
+        x, other, share = _mixup(x, labels, settings.mixup)
+    elif settings.cutmix:
+        x, other, share = _cutmix(x, labels, settings.cutmix)
+    if size is not None and size < max(x.shape[2:]):
+        x = shrink(x, size)
+    return Batch(x, labels, other, share)
+
+
+def _rotate(x: Tensor, degrees: float) -> Tensor:
+    """Each image turned about its centre by up to ± ``degrees``, bilinear, reflected at the edges."""
+    angle = (torch.rand(len(x), device=x.device) * 2 - 1) * math.radians(degrees)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    aspect = x.shape[2] / x.shape[3]
+    theta = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+
+def _jitter(x: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and saturation, each by its own factor from 1 - strength to 1 + strength, in this order."""
+    brightness, contrast, saturation = 1 + (torch.rand(3, len(x), 1, 1, 1, device=x.device) * 2 - 1) * strength
+    x = x * brightness
+    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)  # luma, ITU-R BT.601
+    mean = (x * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    x = mean + (x - mean) * contrast
+    gray = (x * weights).sum(1, keepdim=True)
+    return (gray + (x - gray) * saturation).clamp(0, 255)
+
+
+def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+    """bool N×1×H×W, true in each image's rectangle."""
+    rows = torch.arange(x.shape[2], device=x.device)[None, :] - top[:, None]
+    columns = torch.arange(x.shape[3], device=x.device)[None, :] - left[:, None]
+    in_rows = (rows >= 0) & (rows < height)
+    in_columns = (columns >= 0) & (columns < width)
+    return in_rows[:, None, :, None] & in_columns[:, None, None, :]
+
+
+def _cutout(x: Tensor, side: int, mean: Tensor) -> Tensor:
+    """A square of ``side`` pixels wholly inside each image set to the mean colour (DeVries and Taylor 2017, placed as
+    in airbench)."""
+    height, width = min(side, x.shape[2]), min(side, x.shape[3])
+    top = torch.randint(0, x.shape[2] - height + 1, (len(x),), device=x.device)
+    left = torch.randint(0, x.shape[3] - width + 1, (len(x),), device=x.device)
+    return torch.where(_inside(x, top, left, height, width), mean.view(1, 3, 1, 1), x)
+
+
+def _beta(alpha: float, device: torch.device) -> Tensor:
+    """One draw of Beta(alpha, alpha), as a tensor so that the device need not be waited for."""
+    gammas = torch._standard_gamma(torch.full((2,), alpha, device=device))
+    return gammas[0] / gammas.sum().clamp_min(1e-12)
+
+
+def _mixup(x: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Each image blended with another of the batch by one share for all (Zhang et al. 2018)."""
+    share = _beta(alpha, x.device)
+    order = torch.randperm(len(x), device=x.device)
+    return x * share + x[order] * (1 - share), labels[order], share
+
+
+def _cutmix(x: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A rectangle of each image replaced by another's, one rectangle for the batch (Yun et al. 2019)."""
+    height, width = x.shape[2:]
+    side = (1 - _beta(alpha, x.device)).sqrt()
+    order = torch.randperm(len(x), device=x.device)
+    rows, columns = (side * height).round().long(), (side * width).round().long()
+    top = (torch.rand(1, device=x.device) * (height - rows + 1)).long()
+    left = (torch.rand(1, device=x.device) * (width - columns + 1)).long()
+    mask = _inside(x[:1], top, left, rows, columns)
+    share = 1 - rows * columns / (height * width)
+    return torch.where(mask, x[order], x), labels[order], share
+
+
+def shrink(x: Tensor, size: int) -> Tensor:
+    """Pictures N×3×H×W brought to a longer side of ``size`` by averaging areas, as two matrix products."""
+    height, width = x.shape[2:]
+    scale = size / max(height, width)
+    rows = _area(height, max(1, round(height * scale)), x.device)
+    columns = _area(width, max(1, round(width * scale)), x.device)
+    # a column of pixels at a time, channels last all the way
+    y = torch.einsum("oh,nhwc->nowc", rows, x.permute(0, 2, 3, 1))
+    y = torch.einsum("pw,nowc->nopc", columns, y)
+    return y.permute(0, 3, 1, 2)
+
+
+def _area(before: int, after: int, device: torch.device) -> Tensor:
+    """after×before weights: the share of each source pixel in each target pixel's area."""
+    edges = np.linspace(0, before, after + 1)
+    at = np.arange(before)
+    overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+    weights = np.clip(overlap, 0, None) * after / before
+    return torch.tensor(weights, dtype=torch.float32, device=device)

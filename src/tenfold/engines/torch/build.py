@@ -1,0 +1,190 @@
+"""An architecture as a PyTorch module, and canonical weights into it and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tenfold.architecture.layers import (
+    Activation,
+    Architecture,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Normalize,
+    Pool,
+    Residual,
+    Scale,
+)
+from tenfold.architecture.weights import layer_name, shape_after, specs
+
+# canonical part -> attribute of the module below
+_ATTRIBUTES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "mean": "mean",
+    "variance": "variance",
+    "std": "std",
+}
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+class _Normalize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 N×H×W×3, or float N×3×H×W on the scale 0 to 255, as augmentation gives it."""
+        if x.dtype == torch.uint8:
+            x = x.permute(0, 3, 1, 2).float()
+        scale = 1 / (255 * self.std)
+        return x * scale[:, None, None] - (self.mean / self.std)[:, None, None]
+
+
+class _BatchNorm(nn.Module):
+    def __init__(self, layer: BatchNorm, channels: int) -> None:
+        super().__init__()
+        self.momentum, self.eps = 1 - layer.momentum, layer.eps
+        self.weight = nn.Parameter(torch.ones(channels), requires_grad=layer.scale)
+        self.bias = nn.Parameter(torch.zeros(channels), requires_grad=layer.center)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.mean: Tensor
+        self.variance: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
+class _Activation(nn.Module):
+    def __init__(self, layer: Activation) -> None:
+        super().__init__()
+        self.function = _FUNCTIONS[layer.function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class _GlobalPool(nn.Module):
+    def __init__(self, layer: GlobalPool) -> None:
+        super().__init__()
+        self.maximum = layer.function == "max"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((2, 3)) if self.maximum else x.mean((2, 3))
+
+
+class _Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class _Residual(nn.Module):
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.shortcut(x)
+
+
+def build(architecture: Architecture) -> nn.Sequential:
+    """The native module of an architecture: uint8 N×H×W×3 (or float N×3×H×W, 0 to 255) to logits N×classes."""
+    shape = (3, architecture.height, architecture.width)
+    with torch.device("meta"):
+        # nothing is drawn or filled here: load_weights gives every value
+        net, _ = _sequence(architecture.layers, shape)
+    net = net.to_empty(device="cpu")
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):  # a gamma or beta that the architecture hasn't is no weight of it
+            module.weight.data.fill_(1)
+            module.bias.data.zero_()
+    return net
+
+
+def _sequence(layers: tuple[Layer, ...], shape: tuple[int, ...]) -> tuple[nn.Sequential, tuple[int, ...]]:
+    net = nn.Sequential()
+    for index, layer in enumerate(layers):
+        module, shape = _module(layer, shape)
+        net.add_module(layer_name(index, layer), module)
+    return net, shape
+
+
+def _module(layer: Layer, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    if isinstance(layer, Residual):
+        body, after = _sequence(layer.body, shape)
+        shortcut, _ = _sequence(layer.shortcut, shape)
+        return _Residual(body, shortcut), after
+    return _plain(layer, shape), shape_after(layer, shape, layer.kind)
+
+
+def _plain(layer: Layer, shape: tuple[int, ...]) -> nn.Module:
+    match layer:
+        case Normalize():
+            return _Normalize()
+        case Conv():
+            conv = nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, layer.padding, bias=layer.bias)
+            conv.weight.requires_grad_(not layer.frozen)
+            return conv
+        case BatchNorm():
+            return _BatchNorm(layer, shape[0])
+        case Activation():
+            return _Activation(layer)
+        case Pool():
+            pool = nn.MaxPool2d if layer.function == "max" else nn.AvgPool2d
+            return pool(layer.size, layer.stride)
+        case GlobalPool():
+            return _GlobalPool(layer)
+        case Dropout():
+            return nn.Dropout(layer.rate)
+        case Flatten():
+            return nn.Flatten()
+        case Dense():
+            return nn.Linear(shape[0], layer.units, bias=layer.bias)
+        case Scale():
+            return _Scale(layer.factor)
+    raise TypeError(f"no PyTorch module for {layer!r}")
+
+
+def tensors(net: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
+    """The module's own tensors by canonical name, in the architecture's order."""
+    found = {}
+    for name in specs(architecture):
+        layer, _, part = name.rpartition(".")
+        module = net.get_submodule(layer)
+        found[name] = getattr(module, _ATTRIBUTES[part])
+    return found
+
+
+@torch.no_grad()
+def load_weights(net: nn.Module, architecture: Architecture, weights: Mapping[str, np.ndarray]) -> None:
+    for name, tensor in tensors(net, architecture).items():
+        tensor.copy_(torch.from_numpy(np.array(weights[name], np.float32)))
+
+
+def export_weights(net: nn.Module, architecture: Architecture) -> dict[str, np.ndarray]:
+    """Canonical weights, float32 copies on the host."""
+    return {name: to_numpy(tensor) for name, tensor in tensors(net, architecture).items()}
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A float32 C-ordered copy on the host."""
+    return np.array(tensor.detach().to("cpu", torch.float32).numpy(), order="C", copy=True)

@@ -1,0 +1,139 @@
+"""Where the training images lie and how a step gets its batch: whole on the device, or streamed from the memory map."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenfold.data.dataset import Split
+from tenfold.engines.schedule import Plan
+from tenfold.engines.torch.augment import flip_sides, gather
+from tenfold.recipe import Augment
+
+AHEAD = 3  # batches read before they are asked for, when streaming
+
+
+def order(seed: int, epoch: int, images: int) -> np.ndarray:
+    """The order of an epoch's images: int64, a function of (seed, epoch) alone."""
+    return np.random.default_rng([seed, 0x0DE2, epoch]).permutation(images)
+
+
+class Feed:
+    """Batches of a split: ``take(step)`` gives (uint8 B×H×W×3, int64 B) on the device, gathered, mirrored and shifted.
+
+    ``placement`` is ``device`` when all pixels lie there, ``stream`` when a thread reads each batch from the split.
+    """
+
+    def __init__(self, split: Split, plan: Plan, settings: Augment, seed: int, device: torch.device) -> None:
+        self.plan, self.settings, self.seed, self.device = plan, settings, seed, device
+        self.split = split
+        self.placement: Literal["device", "stream"] = "device" if _fits(split.images.nbytes, device) else "stream"
+        if isinstance(split.images, np.memmap) and device.type == "cpu":
+            self.placement = "stream"
+        self.labels = torch.from_numpy(np.ascontiguousarray(split.labels)).to(device)
+        self.sides = torch.from_numpy(flip_sides(seed, len(split))).to(device)
+        self._epoch = -1
+        self._order: Tensor | None = None
+        self._stream: Iterator[tuple[int, Tensor]] | None = None
+        if self.placement == "device":
+            self.pixels = _as_tensor(split.images).to(device)
+
+    def take(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step. The caller has seeded PyTorch's generators for this step."""
+        epoch = self.plan.epoch_of(step)
+        index = self._index(step, epoch)
+        flip = self._flip(index, epoch)
+        labels = self.labels.index_select(0, index)
+        if self.placement == "device":
+            return gather(self.pixels, index, flip, self.settings), labels
+        pixels = self._streamed(step)
+        here = torch.arange(len(pixels), device=self.device)
+        return gather(pixels, here, flip, self.settings), labels
+
+    def _index(self, step: int, epoch: int) -> Tensor:
+        if self._order is None or epoch != self._epoch:
+            self._order = torch.from_numpy(order(self.seed, epoch, len(self.split))).to(self.device)
+            self._epoch = epoch
+        start = step % self.plan.steps_per_epoch * self.plan.batch_size
+        return self._order[start : start + self.plan.batch_size]
+
+    def _flip(self, index: Tensor, epoch: int) -> Tensor | None:
+        if self.settings.flip == "random":
+            return torch.rand(len(index), device=self.device) < 0.5
+        if self.settings.flip == "alternating":
+            return self.sides.index_select(0, index) ^ bool(epoch % 2)
+        return None
+
+    def _streamed(self, step: int) -> Tensor:
+        if self._stream is None:
+            self._stream = _read_ahead(self.split.images, self.plan, self.seed, step, self.device.type == "cuda")
+        at, pixels = next(self._stream)
+        while at != step:  # a step taken again after memory ran out reads on from where it stands
+            self._stream = _read_ahead(self.split.images, self.plan, self.seed, step, self.device.type == "cuda")
+            at, pixels = next(self._stream)
+        return pixels.to(self.device, non_blocking=True)
+
+
+def _read_ahead(images: np.ndarray, plan: Plan, seed: int, first: int, pin: bool) -> Iterator[tuple[int, Tensor]]:
+    """(step, uint8 B×H×W×3) from step ``first`` on, read by a thread that keeps AHEAD batches ready."""
+    ready: queue.Queue[tuple[int, Tensor] | BaseException] = queue.Queue(AHEAD)
+    ended = threading.Event()
+
+    def put(item: tuple[int, Tensor] | BaseException) -> None:
+        while not ended.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            epoch, permutation = -1, np.empty(0, np.int64)
+            for step in range(first, plan.steps):
+                if plan.epoch_of(step) != epoch:
+                    epoch = plan.epoch_of(step)
+                    permutation = order(seed, epoch, len(images))
+                start = step % plan.steps_per_epoch * plan.batch_size
+                index = permutation[start : start + plan.batch_size]
+                ascending = np.argsort(index)  # the map is read front to back
+                pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
+                pixels[ascending] = images[index[ascending]]
+                tensor = torch.from_numpy(pixels)
+                put((step, tensor.pin_memory() if pin else tensor))
+                if ended.is_set():
+                    return
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=read, name="tenfold-feed", daemon=True).start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        ended.set()
+
+
+def _as_tensor(images: np.ndarray) -> Tensor:
+    if not images.flags.writeable or not images.flags.c_contiguous:
+        images = np.array(images, copy=True, order="C")  # PyTorch has no read-only tensors
+    return torch.from_numpy(images)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether ``size`` bytes of pixels may lie on the device: at most half of what is free there now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return size < free / 2
+    if device.type == "cpu":
+        return True
+    return size < 2 << 30
