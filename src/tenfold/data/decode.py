@@ -1,0 +1,345 @@
+"""The one way from a picture's bytes to RGB pixels, for the cache, predict and serve alike.
+
+This is the only module that knows Pillow, and it holds all limits on what a picture may be. Bytes come from
+strangers: the format is told from the first bytes (never from the name) and must be one of ``FORMATS``, the
+size is bounded before anything is parsed, the number of pixels as soon as the header is read, and whatever
+Pillow throws at a damaged file comes out as one ImageError. A file that is cut short is refused, never filled
+up.
+
+How each kind becomes RGB:
+
+- turned upright as its EXIF (or XMP) orientation says; an EXIF block that can't be read counts as none
+- palette, gray, two-level, CMYK (inverted where Adobe wrote it so), YCbCr and Lab are converted; color
+  profiles are not applied
+- transparency, of every kind, is laid on ``geometry.background``
+- gray of 16 bits is scaled by 255/65535 (12-bit TIFF by 255/4095). Gray of 32 bits has no fixed range:
+  integers up to 65535 are taken as 16-bit, floats from 0 to 1 as such and up to 255 as bytes; anything else
+  is stretched from the picture's own minimum to its maximum. Never clipped.
+- of an animation or a file of several pages the first
+- resizing is bilinear with antialiasing (Pillow's, which widens the triangle with the reduction). Large JPEGs
+  are decoded at 1/2, 1/4 or 1/8 by libjpeg as long as that leaves twice the pixels asked for on each axis;
+  against the whole decode the result differs by about one grey level in the mean.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from tenfold.data.dataset import Geometry
+from tenfold.errors import ImageError
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+
+# In the key of every cache: a new decoder or another Pillow decodes anew.
+VERSION = f"1+pillow{PIL.__version__}"
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".avif")
+    + (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm")
+)
+
+# Pillow's names, and the module to import where Pillow doesn't by itself. Nothing that runs a program (EPS,
+# PDF, …).
+FORMATS = {
+    "JPEG": None,
+    "PNG": None,
+    "GIF": None,
+    "BMP": None,
+    "PPM": None,
+    "WEBP": "PIL.WebPImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+}
+
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow only warns of is either decoded all the same or refused here; a second line on stderr helps
+# nobody. Not catch_warnings around each call: that isn't safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a picture's header says. ``width`` and ``height`` are those of the upright picture, in pixels."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    frames: int
+    orientation: int
+
+
+def decode(source: bytes | Path, geometry: Geometry) -> np.ndarray:
+    """The picture as uint8 H×W×3 (RGB) of ``geometry``; the same for a path as for its bytes. Raises
+    ImageError."""
+    return decode_sized(source, geometry)[0]
+
+
+def decode_sized(source: bytes | Path, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
+    """decode(), and the upright picture's own (width, height) before it was resized."""
+    with _opened(source) as image:
+        stored = image.size
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, _draft_size(image.size, geometry))
+        image.load()
+        turned = _UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image, geometry.background)
+        if turned is not None:
+            rgb = rgb.transpose(turned)
+        if turned in _SWAPS or (image.format == "TIFF" and image.size == stored[::-1]):
+            stored = stored[::-1]
+        return np.array(_fit(rgb, geometry), np.uint8), stored
+
+
+def probe(source: bytes | Path) -> Probe:
+    """Read the header only. Raises ImageError as decode() would for what can be known from it."""
+    with _opened(source) as image:
+        orientation = _orientation(image)
+        width, height = image.size
+        # Pillow has swapped a TIFF's sides already.
+        if _UPRIGHT.get(orientation) in _SWAPS and image.format != "TIFF":
+            width, height = height, width
+        frames = int(getattr(image, "n_frames", 1))
+        return Probe(width, height, str(image.format), image.mode, frames, orientation)
+
+
+def resize(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """uint8 h×w×3 brought to H×W×3 by the same rule as decode()."""
+    return np.array(_fit(Image.fromarray(pixels), geometry), np.uint8)
+
+
+_SWAPS = tuple(_UPRIGHT[o] for o in (5, 6, 7, 8))
+
+
+@contextmanager
+def _opened(source: bytes | Path) -> Iterator[Image.Image]:
+    """The picture with its header read and its limits checked; every failure in the block becomes an
+    ImageError."""
+    path = None if isinstance(source, bytes) else source
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(source) as file:
+            if path is None:
+                _check_bytes(len(source))  # type: ignore[arg-type]
+            format = _sniff(file.read(64))
+            file.seek(0)
+            with Image.open(file, formats=[format]) as image:
+                _check_pixels(*image.size)
+                yield image
+    except ImageError as error:
+        raise error if path is None else ImageError(error.reason, error.hint, path=path) from None
+    except FileNotFoundError:
+        raise ImageError("there is no such file.", path=path) from None
+    except MemoryError:
+        raise ImageError("it does not fit in memory.", path=path) from None
+    # Pillow answers damaged bytes with OSError, SyntaxError, ValueError, struct.error, KeyError, IndexError,
+    # EOFError, zlib.error, DecompressionBombError and more; one kind of error leaves this room.
+    except Exception as error:
+        raise ImageError(_damage(error), path=path) from None
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("this is a folder, not a picture.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("this is not a regular file.")
+    _check_bytes(status.st_size)
+    return path.open("rb")
+
+
+def _check_bytes(size: int) -> None:
+    if size == 0:
+        raise ImageError("the file is empty.")
+    if size > MAX_BYTES:
+        raise ImageError(f"the file has {size:,} bytes; at most {MAX_BYTES:,} are read.")
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"the picture has no pixels ({width}×{height}).")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"the picture is {width:,}×{height:,} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are decoded."
+        )
+
+
+def _sniff(head: bytes) -> str:
+    """Pillow's name of the format that begins so; imports its plugin. Raises ImageError for any other."""
+    format = _format_of(head)
+    if format is None:
+        raise ImageError(f"{_not_a_picture(head)}.", f"Formats read: {', '.join(FORMATS)}.")
+    if module := FORMATS[format]:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise ImageError(f"{format} can't be read by this Pillow ({PIL.__version__}).") from None
+    return format
+
+
+def _format_of(head: bytes) -> str | None:
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[:2] == b"BM":
+        return "BMP"
+    if head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf") and head[2:3] in (b" ", b"\t", b"\n", b"\r", b"#"):
+        return "PPM"
+    if head[4:8] == b"ftyp" and (b"avif" in head[8:40] or b"avis" in head[8:40]):
+        return "AVIF"
+    return None
+
+
+def _not_a_picture(head: bytes) -> str:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<svg", b"<?xml", b"<!doctype svg")):
+        return "this is a drawing (SVG or XML), not a picture of pixels"
+    if start.startswith(b"<"):
+        return "this is a web page, not a picture"
+    if head.startswith(b"%PDF"):
+        return "this is a PDF, not a picture"
+    if head[4:8] == b"ftyp":
+        return "this is HEIC or a film, which is not read; convert it to JPEG"
+    if head and all(byte in b"\t\n\r\x1b" or byte >= 32 for byte in head) and head.isascii():
+        return "this is text, not a picture"
+    return "this is not a picture of a kind that is read"
+
+
+def _damage(error: Exception) -> str:
+    """One line on what a failed decode means."""
+    said = " ".join(str(error).split())
+    said = said if len(said) <= 120 else f"{said[:119]}…"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"it can't be read: {error.strerror}."
+    if "truncated" in said.lower() or "not enough" in said.lower() or isinstance(error, EOFError):
+        return f"the file is cut short ({said or 'unexpected end'})."
+    if isinstance(error, Image.UnidentifiedImageError) or not said:
+        return "the file is damaged: its header can't be read."
+    return f"the file is damaged ({type(error).__name__}: {said})."
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8. After load() a TIFF says 1, since Pillow has turned it by then."""
+    if image.format != "TIFF" and not any(key in image.info for key in _ORIENTED):
+        return 1
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block on a sound picture is common, and every viewer shows the picture as stored
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    mode = image.mode
+    if mode.startswith(("I", "F")):
+        return _deep_gray_to_rgb(image, background)
+    if mode in _ALPHA or "transparency" in image.info:
+        above = image.convert("RGBA")
+        below = Image.new("RGBA", above.size, (*background, 255))
+        return Image.alpha_composite(below, above).convert("RGB")
+    return image if mode == "RGB" else image.convert("RGB")
+
+
+def _deep_gray_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Gray of 16 or 32 bits (modes I;16…, I and F), scaled to 8 as the module's docstring says."""
+    values = np.asarray(image)
+    low, top = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(top)):
+        raise ImageError("it has pixels that are not finite numbers.")
+    base, full = _gray_range(image, low, top)
+    exact = values.astype(np.float64 if image.mode == "I" else np.float32)
+    gray = np.rint((exact - base) * (255.0 / (full - base))).clip(0, 255).astype(np.uint8)
+    rgb = np.repeat(gray[:, :, None], 3, axis=2)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        rgb[values == clear] = background
+    return Image.fromarray(rgb)
+
+
+def _gray_range(image: Image.Image, low: float, top: float) -> tuple[float, float]:
+    """The values that become 0 and 255."""
+    if image.mode.startswith("I;"):
+        bits = image.tag_v2.get(258, (16,)) if image.format == "TIFF" else (16,)  # type: ignore[attr-defined]
+        return 0.0, 4095.0 if bits == (12,) else 65535.0
+    ranges = (65535.0,) if image.mode == "I" else (1.0, 255.0, 65535.0)
+    for full in ranges:
+        if low >= 0 and top <= full:
+            return 0.0, full
+    return (low, top) if top > low else (low, low + 1)
+
+
+def _draft_size(size: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """The size to ask libjpeg for: 1/8, 1/4, 1/2 or 1 of the picture's, leaving twice the target on each
+    axis.
+
+    The picture may yet be turned, so the smaller of both ways is taken.
+    """
+    width, height = size
+    ratio = min(_ratio(width, height, geometry), _ratio(height, width, geometry))
+    factor = next((f for f in (8, 4, 2) if ratio >= 2 * f), 1)
+    return max(1, width // factor), max(1, height // factor)
+
+
+def _ratio(width: int, height: int, geometry: Geometry) -> float:
+    """Source pixels for one of the target, on the axis that has fewer."""
+    ratios = (width / geometry.width, height / geometry.height)
+    return max(ratios) if geometry.resize == "pad" else min(ratios)
+
+
+def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
+    """An RGB picture brought to the geometry's size by its policy."""
+    width, height = image.size
+    target = (geometry.width, geometry.height)
+    if image.size == target:
+        return image
+    if geometry.resize == "squash":
+        return _resample(image, target, (0, 0, width, height))
+    if geometry.resize == "crop":
+        scale = min(width / target[0], height / target[1])
+        inner = (min(width, target[0] * scale), min(height, target[1] * scale))
+        left, top = (width - inner[0]) / 2, (height - inner[1]) / 2
+        if inner == target:  # nothing to resize: cut at whole pixels, so that none is blended
+            left, top = int(left), int(top)
+        return _resample(image, target, (left, top, left + inner[0], top + inner[1]))
+    scale = max(width / target[0], height / target[1])
+    size = (max(1, round(width / scale)), max(1, round(height / scale)))
+    canvas = Image.new("RGB", target, geometry.background)
+    offset = ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2)
+    canvas.paste(_resample(image, size, (0, 0, width, height)), offset)
+    return canvas
+
+
+def _resample(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    """Bilinear, antialiased. Reductions of 6 and more go by whole factors first, which can't be told apart by
+    eye."""
+    return image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
