@@ -46,10 +46,8 @@ MAX_PIXELS = 50_000_000
 # In the key of every cache: a new decoder or another Pillow decodes anew.
 VERSION = f"1+pillow{PIL.__version__}"
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".avif")
-    + (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm")
-)
+_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .avif .tif .tiff .ppm .pgm .pbm .pnm .pfm"
+SUFFIXES = frozenset(_SUFFIXES.split())
 
 # Pillow's names, and the module to import where Pillow doesn't by itself. Nothing that runs a program (EPS,
 # PDF, …).
@@ -277,7 +275,7 @@ def _deep_gray_to_rgb(image: Image.Image, background: tuple[int, int, int]) -> I
     if not (np.isfinite(low) and np.isfinite(top)):
         raise ImageError("it has pixels that are not finite numbers.")
     base, full = _gray_range(image, low, top)
-    exact = values.astype(np.float64 if image.mode == "I" else np.float32)
+    exact: np.ndarray = values.astype("f8" if image.mode == "I" else "f4")
     gray = np.rint((exact - base) * (255.0 / (full - base))).clip(0, 255).astype(np.uint8)
     rgb = np.repeat(gray[:, :, None], 3, axis=2)
     clear = image.info.get("transparency")
