@@ -1,9 +1,8 @@
-"""What many tests need: a cache of their own, small networks, and their answers, computed in NumPy."""
-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,51 @@ import pytest
 
 from tenfold.architecture import layers as l
 from tenfold.architecture import weights as canonical
+from tenfold.data.dataset import Dataset, Geometry, Split
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache."""
-    monkeypatch.setenv("TENFOLD_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the user's cache or runs."""
+    base = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("TENFOLD_CACHE", str(base / "cache"))
+    monkeypatch.setenv("TENFOLD_RUNS", str(base / "runs"))
+    return None
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the real CIFAR-10, from TENFOLD_DATA; the test is skipped without it."""
+    given = os.environ.get("TENFOLD_DATA")
+    if not given or not (Path(given) / "cifar-10-batches-bin").is_dir():
+        pytest.skip("TENFOLD_DATA does not name a folder with cifar-10-batches-bin")
+    return Path(given)
+
+
+def blobs(count: int, classes: int = 4, size: int = 16, seed: int = 0) -> Split:
+    """Pictures of one bright square each; its place and colour are the class, so a network can learn them."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % classes
+    images = rng.integers(0, 90, (count, size, size, 3), dtype=np.uint8)
+    half = size // 2
+    for i, label in enumerate(labels):
+        row, column = divmod(int(label) % 4, 2)
+        images[i, row * half : (row + 1) * half, column * half : (column + 1) * half, label % 3] += 140
+    return Split(images, labels, [f"train/{i}" for i in range(count)])
+
+
+@pytest.fixture
+def squares() -> Dataset:
+    """256 training, 64 validation and 64 test pictures of 16×16 in four classes that are easily told apart."""
+    return Dataset(
+        name="squares",
+        source="squares",
+        classes=("a", "b", "c", "d"),
+        splits={"train": blobs(256), "val": blobs(64, seed=1), "test": blobs(64, seed=2)},
+        geometry=Geometry(16, 16),
+        mirror=False,
+        fingerprint="0" * 64,
+    )
 
 
 # ---- a network's answer in NumPy, float64: slow, plain, independent of every framework -------------------
@@ -27,9 +65,7 @@ def _windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
 
 
-def _forward(
-    layers: tuple[l.Layer, ...], prefix: str, x: np.ndarray, w: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def _forward(layers: tuple[l.Layer, ...], prefix: str, x: np.ndarray, w: Mapping[str, np.ndarray]) -> np.ndarray:
     for index, layer in enumerate(layers):
         name = prefix + canonical.layer_name(index, layer)
         part = {k[len(name) + 1 :]: v.astype(np.float64) for k, v in w.items() if k.startswith(name + ".")}
@@ -58,9 +94,7 @@ def _forward(
             case l.GlobalPool():
                 x = x.max((2, 3)) if layer.function == "max" else x.mean((2, 3))
             case l.Residual():
-                x = _forward(layer.body, f"{name}.body.", x, w) + _forward(
-                    layer.shortcut, f"{name}.shortcut.", x, w
-                )
+                x = _forward(layer.body, f"{name}.body.", x, w) + _forward(layer.shortcut, f"{name}.shortcut.", x, w)
             case l.Flatten():
                 x = x.reshape(len(x), -1)
             case l.Dense():
@@ -78,9 +112,7 @@ def _forward(
 def reference_logits() -> Callable[..., np.ndarray]:
     """(architecture, weights, uint8 images) → float32 logits, computed in float64 by NumPy alone."""
 
-    def logits(
-        architecture: l.Architecture, weights: Mapping[str, np.ndarray], images: np.ndarray
-    ) -> np.ndarray:
+    def logits(architecture: l.Architecture, weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.ndarray:
         return _forward(architecture.layers, "", images.astype(np.float64), weights).astype(np.float32)
 
     return logits
@@ -116,9 +148,7 @@ def _tiny(classes: int, size: int) -> l.Architecture:
 def tiny_network() -> Callable[..., tuple[l.Architecture, dict[str, np.ndarray]]]:
     """(classes=3, size=8, seed=0) → an architecture with every layer, and weights as if trained."""
 
-    def network(
-        classes: int = 3, size: int = 8, seed: int = 0
-    ) -> tuple[l.Architecture, dict[str, np.ndarray]]:
+    def network(classes: int = 3, size: int = 8, seed: int = 0) -> tuple[l.Architecture, dict[str, np.ndarray]]:
         architecture = _tiny(classes, size)
         rng = np.random.default_rng(seed)
         weights = canonical.initial(architecture, seed, rng.integers(0, 256, (32, size, size, 3), np.uint8))
@@ -136,8 +166,6 @@ def tiny_network() -> Callable[..., tuple[l.Architecture, dict[str, np.ndarray]]
 def bundle_content(tiny_network: Any, reference_logits: Any) -> Callable[..., Any]:
     """(classes=3, size=8, seed=0, **changed fields) → what training hands to ``bundle.store.write``."""
     from tenfold.bundle.store import BundleContent
-
-    from tenfold.data.dataset import Geometry
 
     def content(classes: int = 3, size: int = 8, seed: int = 0, **changes: Any) -> BundleContent:
         architecture, weights = tiny_network(classes, size, seed)

@@ -35,15 +35,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
-def test_graph_gives_the_reference_answer(
-    tiny_network: Any, reference_logits: Any, temperature: float
-) -> None:
+def test_graph_gives_the_reference_answer(tiny_network: Any, reference_logits: Any, temperature: float) -> None:
     architecture, weights = tiny_network()
     kinds = {layer.kind for _, layer, _, _ in canonical.walk(architecture)} | {"residual"}
     assert kinds == set(l.LAYERS), "the tiny network must hold every layer"
-    session = onnxruntime.InferenceSession(
-        export.build(architecture, weights, **given(architecture, temperature))
-    )
+    session = onnxruntime.InferenceSession(export.build(architecture, weights, **given(architecture, temperature)))
     for n in (1, 9):
         images = np.random.default_rng(n).integers(0, 256, (n, 8, 8, 3), np.uint8)
         answer = session.run(None, {"pixels": images})[0]
@@ -104,12 +100,9 @@ def test_runtime_folds_batch_norms_and_fuses_gelu(tiny_network: Any, tmp_path: P
     kinds = [n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert "Gelu" in kinds and "Erf" not in kinds
     before = [
-        n.op_type
-        for n in onnx.load_from_string(export.build(architecture, weights, **given(architecture))).graph.node
+        n.op_type for n in onnx.load_from_string(export.build(architecture, weights, **given(architecture))).graph.node
     ]
-    assert (
-        kinds.count("BatchNormalization") == before.count("BatchNormalization") - 2
-    )  # those after a convolution
+    assert kinds.count("BatchNormalization") == before.count("BatchNormalization") - 2  # those after a convolution
 
 
 def test_refuses_what_does_not_fit(tiny_network: Any) -> None:

@@ -236,9 +236,9 @@ def _layers_from(data: Any, where: str, depth: int) -> tuple[Layer, ...]:
 
 
 def _layer_from(data: Any, where: str, depth: int) -> Layer:
-    if not isinstance(data, Mapping) or data.get("kind") not in LAYERS:
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(kind, str) or kind not in LAYERS:
         raise BundleError(f"{where} is not a known layer.")
-    kind = data["kind"]
     layer_class = LAYERS[kind]
     fields = {f.name: f for f in dataclasses.fields(layer_class)}  # type: ignore[arg-type]
     _known(data, {"kind", *fields}, where)

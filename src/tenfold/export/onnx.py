@@ -68,9 +68,7 @@ def write(
     Raises MissingExtraError where the package onnx isn't installed, BundleError where weights don't fit the
     architecture or the file would pass the 2 GB that an ONNX file can have.
     """
-    model = build(
-        architecture, weights, classes=classes, geometry=geometry, temperature=temperature, name=name
-    )
+    model = build(architecture, weights, classes=classes, geometry=geometry, temperature=temperature, name=name)
     write_whole(path, model)
 
 
@@ -120,8 +118,7 @@ def _model(onnx: Any, graph: _Graph, architecture: Architecture, name: str) -> A
         for op, inputs, output, attributes in graph.nodes
     ]
     initializers = [
-        onnx.numpy_helper.from_array(np.ascontiguousarray(value), key)
-        for key, value in graph.initializers.items()
+        onnx.numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in graph.initializers.items()
     ]
     pixels = helper.make_tensor_value_info(
         INPUT, types.UINT8, ["N", architecture.height, architecture.width, 3], "RGB, rows from the top"

@@ -1,0 +1,197 @@
+"""What an ONNX file holds, read from its bytes before any runtime sees them.
+
+A model.onnx may come from a stranger, and a runtime's loader does what the file says: opens other files that it
+names as its weights, runs loops, makes tensors of any size. This module walks the file's protobuf messages (varints,
+lengths, nothing is copied), and refuses whatever a tenfold model has no need of: weights in other files, operators
+that are not among ``OPERATORS``, graphs within nodes, functions. It reads the metadata on the way, so that neither
+the package onnx nor a runtime is needed to know a model's classes.
+
+The field numbers are those of onnx.proto (ONNX IR), the encoding is protobuf's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tenfold.bundle import fields
+from tenfold.data.dataset import Geometry
+from tenfold.errors import BundleError
+
+MAX_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_MESSAGES = 200_000
+MAX_METADATA = 8 * 2**20
+FORMAT = 1  # of the metadata
+
+INPUT = "pixels"
+OUTPUT = "probabilities"
+
+# All that export.onnx writes. Each takes time and memory in proportion to its inputs and the weights.
+# fmt: off
+OPERATORS = frozenset((
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Conv", "Div", "Erf", "Flatten", "Gemm",
+    "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Mul", "Relu", "Sigmoid", "Softmax", "Sub", "Transpose",
+))
+# fmt: on
+
+# Messages of onnx.proto and those of their fields that hold messages, or that are refused.
+_MODEL = {"graph": 7, "metadata": 14, "training": 20, "functions": 25, "opset": 8}
+_GRAPH = {"node": 1, "initializer": 5, "sparse": 15, "input": 11, "output": 12}
+_NODE = {"op_type": 4, "attribute": 5, "domain": 7}
+_ATTRIBUTE_REFUSED = {5: "a tensor", 6: "a graph", 10: "tensors", 11: "graphs", 22: "a tensor", 23: "tensors"}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+
+Field = tuple[int, "int | memoryview"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model says of itself in its metadata, checked."""
+
+    name: str
+    classes: tuple[str, ...]
+    geometry: Geometry
+    temperature: float
+
+
+def inspect(data: bytes, where: str) -> dict[str, str]:
+    """The metadata of the ONNX model in ``data``, refusing what is not a plain network.
+
+    Raises BundleError, naming ``where``, for bytes that are no ONNX model, weights kept in other files, operators
+    that tenfold doesn't write, and subgraphs.
+    """
+    try:
+        return _Reader(where).model(memoryview(data))
+    except (IndexError, UnicodeDecodeError):
+        raise BundleError(f"{where} is damaged, or not an ONNX model.") from None
+
+
+def describe(metadata: Mapping[str, str], where: str) -> Description:
+    """The tenfold entries of a model's metadata. Raises BundleError where one is missing or doesn't fit."""
+    prefix = "tenfold."
+    own = {key[len(prefix) :]: value for key, value in metadata.items() if key.startswith(prefix)}
+    if "format" not in own:
+        raise BundleError(
+            f"{where} is an ONNX model without tenfold's metadata, so its classes are not known.",
+            "Give a model.onnx that tenfold wrote, or the run's folder.",
+        )
+    version = fields.whole(_json(own, "format", where), f"{where}: tenfold.format", 1, 10**6)
+    if version > FORMAT:
+        raise BundleError(
+            f"{where} has the format {version}; this tenfold reads formats up to {FORMAT}.",
+            "A newer tenfold wrote it. Upgrade with: pip install --upgrade tenfold",
+        )
+    return Description(
+        name=fields.text(own.get("name"), f"{where}: tenfold.name", 200),
+        classes=fields.classes(_json(own, "classes", where), f"{where}: tenfold.classes"),
+        geometry=fields.geometry(_json(own, "geometry", where), f"{where}: tenfold.geometry"),
+        temperature=fields.temperature(_json(own, "temperature", where), f"{where}: tenfold.temperature"),
+    )
+
+
+def _json(own: Mapping[str, str], key: str, where: str) -> object:
+    if key not in own:
+        raise BundleError(f"{where} lacks the metadata tenfold.{key}.")
+    return fields.strict_json(own[key].encode(), f"{where}: tenfold.{key}")
+
+
+class _Reader:
+    """Walks one model. ``left`` bounds the messages and fields looked at, whatever the file says."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.left = MAX_MESSAGES
+
+    def model(self, data: memoryview) -> dict[str, str]:
+        metadata: dict[str, str] = {}
+        graphs = 0
+        for number, value in self.fields(data):
+            if number == _MODEL["graph"]:
+                graphs += 1
+                self.graph(self.message(value))
+            elif number == _MODEL["metadata"]:
+                self.entry(self.message(value), metadata)
+            elif number in (_MODEL["functions"], _MODEL["training"]):
+                raise self.refused("functions or training graphs")
+        if graphs != 1:
+            raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
+        return metadata
+
+    def graph(self, data: memoryview) -> None:
+        for number, value in self.fields(data):
+            if number == _GRAPH["node"]:
+                self.node(self.message(value))
+            elif number == _GRAPH["initializer"]:
+                self.tensor(self.message(value))
+            elif number == _GRAPH["sparse"]:
+                raise self.refused("sparse weights")
+
+    def node(self, data: memoryview) -> None:
+        for number, value in self.fields(data):
+            if number == _NODE["op_type"]:
+                operator = bytes(self.message(value)[:80]).decode()
+                if operator not in OPERATORS:
+                    raise self.refused(f"the operator {operator!r}")
+            elif number == _NODE["domain"] and bytes(self.message(value)[:80]) not in (b"", b"ai.onnx"):
+                raise self.refused("operators of another domain")
+            elif number == _NODE["attribute"]:
+                for inner, _ in self.fields(self.message(value)):
+                    if inner in _ATTRIBUTE_REFUSED:
+                        raise self.refused(f"{_ATTRIBUTE_REFUSED[inner]} within an operator")
+
+    def tensor(self, data: memoryview) -> None:
+        for number, value in self.fields(data):
+            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
+                raise self.refused("weights kept in another file")
+
+    def entry(self, data: memoryview, into: dict[str, str]) -> None:
+        """A key and value of metadata_props."""
+        if len(data) > MAX_METADATA or len(into) > 1000:
+            raise BundleError(f"{self.where} has more than {MAX_METADATA >> 20} MiB of metadata.")
+        parts = {number: bytes(self.message(value)).decode() for number, value in self.fields(data)}
+        key = parts.get(1, "")
+        if key in into:
+            raise BundleError(f"{self.where} has the metadata {key[:60]!r} twice.")
+        into[key] = parts.get(2, "")
+
+    def refused(self, what: str) -> BundleError:
+        return BundleError(f"{self.where} holds {what}, which tenfold never writes into a model.", "It was not loaded.")
+
+    def message(self, value: int | memoryview) -> memoryview:
+        if isinstance(value, int):
+            raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
+        return value
+
+    def fields(self, data: memoryview) -> Iterator[Field]:
+        """(field number, value) of a protobuf message: an int for a varint, the bytes for all else."""
+        at, end = 0, len(data)
+        while at < end:
+            self.left -= 1
+            if self.left < 0:
+                raise BundleError(f"{self.where} has more parts than a network that tenfold writes.")
+            tag, at = _varint(data, at)
+            kind = tag & 7
+            if kind == 0:
+                value, at = _varint(data, at)
+                yield tag >> 3, value
+                continue
+            if kind == 2:
+                size, at = _varint(data, at)
+            else:
+                size = {1: 8, 5: 4}.get(kind, end)  # groups and unknown kinds: beyond the end
+            if size > end - at or (kind not in (1, 2, 5)):
+                raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
+            yield tag >> 3, data[at : at + size]
+            at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number at ``at`` and the place after it; IndexError where the bytes end or it has more than ten."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise IndexError

@@ -1,0 +1,139 @@
+"""ONNX Runtime on the CPU: the runtime that is always there. The only importer of the package onnxruntime.
+
+Nothing falls back silently: the session is asked for the CPU and says in ``device`` where it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenfold import hardware
+from tenfold.errors import BundleError, CallError
+from tenfold.runtimes import graph
+from tenfold.runtimes.base import Runtime
+
+# A batch holds at most so many images and so many pixels: 256 at 32×32, 20 at 224×224. Larger ones are no faster.
+BATCH_IMAGES = 256
+BATCH_PIXELS = 2**20
+
+
+class OnnxRuntime(Runtime):
+    """A model in ONNX Runtime. Made by :func:`open`.
+
+    ``height``, ``width`` and ``classes`` are the graph's own; ``metadata`` its texts, unchecked beyond their bounds.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, session: Any, where: str, metadata: dict[str, str]) -> None:
+        self._session = session
+        self._where = where
+        self.metadata = metadata
+        self.device = _device(session)
+        self.height, self.width, self.classes = _sizes(session, where)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
+
+        Raises CallError for another dtype or shape, BundleError where the model fails or gives no finite numbers.
+        """
+        self._check(images)
+        size = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (self.height * self.width)))
+        out = np.empty((len(images), self.classes), np.float32)
+        for start in range(0, len(images), size):
+            batch = np.ascontiguousarray(images[start : start + size])
+            try:
+                answer = self._session.run([graph.OUTPUT], {graph.INPUT: batch})[0]
+            except Exception as error:  # whatever the runtime throws, the model is what failed
+                raise BundleError(f"{self._where} failed in ONNX Runtime: {_first_line(error)}") from error
+            if answer.shape != (len(batch), self.classes) or not np.isfinite(answer).all():
+                raise BundleError(f"{self._where} gives answers that are no probabilities.")
+            out[start : start + len(batch)] = answer
+        return out
+
+    def _check(self, images: np.ndarray) -> None:
+        wanted = f"uint8 N×{self.height}×{self.width}×3"
+        if not isinstance(images, np.ndarray):
+            raise CallError(f"images must be a NumPy array, {wanted}, not {type(images).__name__}.")
+        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3):
+            got = f"{images.dtype} {'×'.join(map(str, images.shape))}"
+            hint = "Give pixels from 0 to 255 as they are; the model normalizes them itself."
+            if images.shape == (self.height, self.width, 3):
+                hint = "For one image add the first axis: images[None]."
+            raise CallError(f"images must be {wanted}, not {got}.", hint)
+
+
+def open(source: Path | bytes, *, threads: int | None = None, where: str | None = None) -> OnnxRuntime:
+    """The model in ``source``, a model.onnx's path or its bytes, ready to answer.
+
+    ``threads``: how many compute one batch; None is every core this process may use. With 1 the graph is only
+    lightly optimized: the quickest start for a picture or two. ``where`` names bytes in errors.
+
+    Raises BundleError for a file that is no ONNX model or that reaches out of itself (see ``graph``).
+    """
+    where = where or (source.name if isinstance(source, Path) else "model.onnx")
+    if threads is not None and threads < 1:
+        raise CallError(f"threads must be 1 or more, not {threads}.")
+    data = source if isinstance(source, bytes) else _read(source)
+    metadata = graph.inspect(data, where)
+    return OnnxRuntime(_session(data, threads, where), where, metadata)
+
+
+def version() -> str:
+    """``onnxruntime`` and its version."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > graph.MAX_BYTES:
+            raise BundleError(f"{path} is larger than an ONNX file can be (2 GiB).")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from None
+
+
+def _session(data: bytes, threads: int | None, where: str) -> Any:
+    import onnxruntime
+
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or hardware.cores()
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if threads == 1 else levels.ORT_ENABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise BundleError(f"{where} can't be loaded by ONNX Runtime: {_first_line(error)}") from error
+
+
+def _device(session: Any) -> str:
+    """What the session runs on, from the first of its providers: ``CPUExecutionProvider`` is ``cpu``."""
+    provider: str = session.get_providers()[0]
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def _sizes(session: Any, where: str) -> tuple[int, int, int]:
+    """(height, width, classes) of a session whose one input and one output are a tenfold model's."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [i.name for i in inputs] != [graph.INPUT] or [o.name for o in outputs] != [graph.OUTPUT]:
+        raise BundleError(f"{where} does not take {graph.INPUT} and give {graph.OUTPUT}.")
+    pixels, answer = inputs[0], outputs[0]
+    if pixels.type != "tensor(uint8)" or answer.type != "tensor(float)":
+        raise BundleError(f"{where} takes {pixels.type} and gives {answer.type}, not uint8 and float.")
+    shape, (*_, classes) = pixels.shape, answer.shape or [None]
+    if len(shape) != 4 or shape[3] != 3 or not all(isinstance(v, int) for v in (*shape[1:], classes)):
+        raise BundleError(f"{where} takes images of the shape {shape} and gives {answer.shape}.")
+    return shape[1], shape[2], classes
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line if len(line) <= 300 else line[:300] + " …"
