@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import sys
 import traceback
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ VERBS = {
     "doctor": Verb(LOOKUP, "Say what this machine has, what is missing, how to get it."),
 }
 
-# Newer versions of Typer ship their own copy of Click; the errors' base class is reached without naming either.
+# Newer versions of Typer ship their own copy of Click: the errors' base class is had without naming either.
 _ClickError: Any = typer.BadParameter.__mro__[2]
 
 
@@ -174,12 +175,18 @@ def _explained(error: Any) -> CallError:
 
 def _pipe_closed() -> int:
     """The reader of our output has gone (``| head``): end quietly. Any other broken pipe is a bug, shown."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return 1
-    traceback.print_exc()
+    if not _reader_gone():
+        traceback.print_exc()
     return 1
+
+
+def _reader_gone() -> bool:
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll on Windows, or no real standard output
+        return True
 
 
 def _flushed(code: int) -> int:

@@ -1,7 +1,7 @@
 """Plain parameters without Pydantic: what keeps ``tenfold predict`` quick.
 
-Newer versions of Typer turn every parameter into its type through a Pydantic adapter, whose import and schemas
-take about 0.09 s, half of what predicting one picture takes. Text, paths, numbers and flags need none of that.
+Newer versions of Typer turn every parameter into its type through a Pydantic adapter, whose import and schema
+take about 0.09 s, half of what predicting one picture takes. Text, paths, numbers and flags need none of it.
 What is not plainly right is still left to Typer, so its checks and its messages stay the ones the user meets.
 """
 

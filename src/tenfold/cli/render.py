@@ -63,6 +63,17 @@ def _console(stream: Any) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
+def show(*parts: Any) -> None:
+    """Print Rich's tables and texts on standard output; into a file or pipe without the blanks that pad lines."""
+    target = output()
+    if target.is_terminal:
+        target.print(*parts, sep="\n")
+        return
+    with target.capture() as drawn:
+        target.print(*parts, sep="\n")
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """The one JSON object of ``--json``, on standard output; NaN and infinities become null."""
     global _json_printed
