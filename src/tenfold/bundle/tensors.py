@@ -17,7 +17,7 @@ _OTHERS = {
     b"\x1f\x8b": "a gzip archive",
     b"\x93NUMPY": "a NumPy file",
 }
-_DTYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 
 
 def other_kind(start: bytes) -> str | None:

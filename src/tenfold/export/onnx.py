@@ -39,14 +39,11 @@ from tenfold.architecture.layers import (
 from tenfold.data.dataset import Geometry
 from tenfold.errors import BundleError, MissingExtraError
 from tenfold.paths import write_whole
+from tenfold.runtimes.graph import FORMAT, INPUT, OUTPUT
 
 OPSET = 17
 IR_VERSION = 8
-FORMAT = 1  # of the metadata below
 MAX_BYTES = 2_000_000_000  # protobuf's limit is 2 GiB
-
-INPUT = "pixels"
-OUTPUT = "probabilities"
 
 
 def write(

@@ -1,0 +1,201 @@
+"""From a trained model and pictures to classes: ``tenfold.load(run).predict("cat.jpg")``.
+
+Needs the bundle (or its model.onnx alone) and ONNX Runtime; no training framework is imported.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from tenfold import hardware
+from tenfold.bundle import store
+from tenfold.data import decode
+from tenfold.data.dataset import Geometry, Skipped
+from tenfold.errors import BundleError, CallError, ImageError
+from tenfold.runtimes import graph, onnxruntime
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from tenfold.bundle.manifest import Manifest
+    from tenfold.runtimes.base import Runtime
+
+# A picture: a file's path, a file's bytes, or pixels as uint8 H×W×3 (RGB) of any size.
+Source = str | Path | bytes | np.ndarray
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a picture shows. ``top``: (class, probability) pairs, the most probable first.
+
+    ``path`` is the picture's path as it was given; for bytes and pixels their place in the list, ``[0]``.
+    """
+
+    path: str
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The most probable class's probability, 0 to 1."""
+        return self.top[0][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: ``{"path", "top": [{"class", "probability"}, …]}``."""
+        return {"path": self.path, "top": [{"class": c, "probability": p} for c, p in self.top]}
+
+
+class Model:
+    """A trained model. Made by :func:`load`.
+
+    name      the run's name
+    classes   class names, in the order of the probabilities
+    geometry  how a picture becomes the model's pixels
+    manifest  what the bundle says of itself; None for a model.onnx alone
+    """
+
+    def __init__(
+        self, name: str, classes: tuple[str, ...], geometry: Geometry, runtime: Runtime, manifest: Manifest | None
+    ) -> None:
+        self.name = name
+        self.classes = classes
+        self.geometry = geometry
+        self.manifest = manifest
+        self.runtime = runtime
+
+    def __repr__(self) -> str:
+        size = f"{self.geometry.height}×{self.geometry.width}"
+        return f"<tenfold model {self.name!r}: {len(self.classes)} classes, {size}, on {self.runtime.device}>"
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3 of the model's size."""
+        return self.runtime.probabilities(images)
+
+    # A str is a sequence of str too, which mypy minds; the first signature that fits is the one meant.
+    @overload
+    def predict(self, source: Source, top: int = 3) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, source: Sequence[Source], top: int = 3) -> list[Prediction]: ...
+
+    def predict(self, source: Source | Sequence[Source], top: int = 3) -> Prediction | list[Prediction]:
+        """The ``top`` most probable classes of a picture, or of each in a list.
+
+        Raises ImageError for the first picture that can't be read; :meth:`stream` goes on instead.
+        """
+        if isinstance(source, str | Path | bytes | np.ndarray):
+            return self._all([source], top)[0]
+        return self._all(source, top)
+
+    def _all(self, sources: Iterable[Source], top: int) -> list[Prediction]:
+        out = []
+        for answer in self.stream(sources, top):
+            if isinstance(answer, Skipped):
+                raise ImageError(answer.reason, path=answer.path)
+            out.append(answer)
+        return out
+
+    def stream(self, sources: Iterable[Source], top: int = 3) -> Iterator[Prediction | Skipped]:
+        """Predict one after another, in order and in bounded memory; Skipped, with the reason, for a picture that
+        can't be read. Pictures are decoded by all cores while the model works."""
+        if top < 1:
+            raise CallError(f"top must be 1 or more, not {top}.")
+        decoded = self._decoded(enumerate(sources))
+        while batch := list(islice(decoded, BATCH)):
+            pixels = [image for _, image in batch if isinstance(image, np.ndarray)]
+            rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+            for path, image in batch:
+                yield image if isinstance(image, Skipped) else Prediction(path, self._best(next(rows), top))
+
+    def _best(self, probabilities: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return tuple((self.classes[i], float(probabilities[i])) for i in order)
+
+    def _decoded(self, sources: Iterator[tuple[int, Source]]) -> Iterator[tuple[str, np.ndarray | Skipped]]:
+        """(path, pixels or why there are none) of each source; all but a lone one are decoded ahead, in threads."""
+        first = list(islice(sources, 2))
+        if len(first) < 2:
+            yield from (self._decode(*item) for item in first)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(hardware.cores()) as pool:
+            pending: deque[Future[tuple[str, np.ndarray | Skipped]]] = deque()
+            pending.extend(pool.submit(self._decode, *item) for item in first)
+            try:
+                while pending:
+                    room = 2 * BATCH - len(pending)
+                    pending.extend(pool.submit(self._decode, *item) for item in islice(sources, room))
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _decode(self, index: int, source: Source) -> tuple[str, np.ndarray | Skipped]:
+        path = str(source) if isinstance(source, str | Path) else f"[{index}]"
+        try:
+            if isinstance(source, np.ndarray):
+                return path, self._resized(source)
+            return path, decode.decode(Path(source) if isinstance(source, str) else source, self.geometry)
+        except ImageError as error:
+            return path, Skipped(path, error.reason)
+
+    def _resized(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            shape = "×".join(map(str, pixels.shape))
+            raise CallError(
+                f"A picture's pixels must be uint8 height×width×3, not {pixels.dtype} {shape}.",
+                "For a stack of images give list(images), or call probabilities(images).",
+            )
+        return decode.resize(pixels, self.geometry)
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Model:
+    """The model at ``path``: a run's folder, a bundle's folder, or a model.onnx alone.
+
+    All files of a bundle are verified. ``threads`` compute a batch; None is every core this process may use.
+
+    Raises CallError where there is nothing at ``path``, BundleError for what is damaged or not a tenfold model.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
+        return _load_alone(path, threads)
+    bundle = store.open(path, verify=False)
+    runtime = onnxruntime.open(bundle.model(), threads=threads, where=f"{bundle.path}: model.onnx")
+    bundle.verify()
+    said, manifest = graph.describe(runtime.metadata, f"{bundle.path}: model.onnx"), bundle.manifest
+    if (said.classes, said.geometry) != (manifest.classes, manifest.geometry):
+        raise BundleError(f"{bundle.path}: model.onnx and manifest.json differ in classes or geometry.")
+    return _model(manifest.name, said, runtime, manifest, f"{bundle.path}: model.onnx")
+
+
+def _load_alone(path: Path, threads: int | None) -> Model:
+    if not path.exists():
+        raise CallError(f"There is no run, bundle or model at {path}.")
+    runtime = onnxruntime.open(path, threads=threads, where=str(path))
+    said = graph.describe(runtime.metadata, str(path))
+    return _model(said.name, said, runtime, None, str(path))
+
+
+def _model(
+    name: str, said: graph.Description, runtime: onnxruntime.OnnxRuntime, manifest: Manifest | None, where: str
+) -> Model:
+    """The model, once the graph's own sizes are those of its metadata."""
+    geometry = said.geometry
+    wanted = (geometry.height, geometry.width, len(said.classes))
+    if (runtime.height, runtime.width, runtime.classes) != wanted:
+        raise BundleError(f"{where} computes other sizes than its metadata say.")
+    return Model(name, said.classes, geometry, runtime, manifest)
