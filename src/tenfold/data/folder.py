@@ -5,7 +5,7 @@ over. Links to files are followed only where they stay inside the folder, links 
 """
 
 # Plain strings: making a Path of each of a million files takes longer than asking the system about it.
-# ruff: noqa: PTH
+# ruff: noqa: PTH110, PTH118, PTH122
 
 from __future__ import annotations
 
@@ -60,11 +60,10 @@ def listing(path: Path) -> Listing:
         names = _with_pictures(scan, found, path)
     require_classes(names, path, _hint(scan, top, path))
     labels = {name: label for label, name in enumerate(names)}
-    items = [
-        Item(p.path, p.origin, labels[printable(name)], split, p.size, p.mtime)
-        for (split, name), pictures in found.items()
-        for p in pictures
-    ]
+    items = []
+    for (split, name), pictures in found.items():
+        label = labels.get(printable(name), 0)  # an empty folder is no class, and has no pictures either
+        items += [Item(p.path, p.origin, label, split, p.size, p.mtime) for p in pictures]
     scan.note_what_was_not_taken()
     return Listing(
         name=short_name(path),
@@ -160,7 +159,8 @@ class _Scan:
 
 
 def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    dot = name.rfind(".")
+    return dot > 0 and name[dot:].lower() in SUFFIXES
 
 
 def _split_folders(top: list[str], path: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Listing:
 
 def printable(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 become ``\\xff``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def short_name(path: Path) -> str:
