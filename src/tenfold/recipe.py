@@ -1,6 +1,7 @@
 """Recipe: every decision of a run as one frozen, validated value.
 
-Read from and written to YAML; the shipped presets are the files of ``recipes/``; the command line overrides fields. An unknown key is refused with the nearest known one. The resolved recipe is stored with the run: running it again gives
+Read from and written to YAML; the shipped presets are the files of ``recipes/``; the command line overrides fields. An
+unknown key is refused with the nearest known one. The resolved recipe is stored with the run: running it again gives
 the run again.
 """
 

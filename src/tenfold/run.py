@@ -74,9 +74,16 @@ class Run:
         from safetensors.numpy import save
 
         target = self.path / CHECKPOINT
-        target.parent.mkdir(exist_ok=True)
-        arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
-        paths.write_whole(target, save(arrays, {"tenfold": json.dumps(state.meta)}))
+        # asarray, for ascontiguousarray would make an array of one number of Adam's step count
+        arrays = {name: np.asarray(array, order="C") for name, array in state.arrays.items()}
+        try:
+            target.parent.mkdir(exist_ok=True)
+            paths.write_whole(target, save(arrays, {"tenfold": json.dumps(state.meta)}))
+        except OSError as error:
+            raise RunError(
+                f"The checkpoint {target} can't be written: {error.strerror}.",
+                f"The one before it is kept. Make room, then: tenfold train --resume {self.path}",
+            ) from None
 
     def last(self) -> State | None:
         """The last checkpoint, None where there is none yet. RunError where it is damaged."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.util
 import json
 import shlex
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress
 from tenfold.engines import base as engines
 from tenfold.engines.base import Device, Engine, EpochEnd, Event, FitResult, Job, Notice, Step
-from tenfold.errors import CallError, RecipeError, StoppedError
+from tenfold.errors import CallError, MissingExtraError, RecipeError, StoppedError
 from tenfold.evaluation.calibration import fit_temperature
 from tenfold.evaluation.metrics import Evaluation, measure
 from tenfold.recipe import Recipe
@@ -138,14 +139,13 @@ def _call(
     overrides: Mapping[str, Any],
 ) -> _Call:
     """Everything that can be refused without looking at a picture is refused here."""
-    named = recipe if isinstance(recipe, Recipe) else None
-    if named is None and recipe != "auto":
-        named = recipes.load(recipe)
-    if named is not None:
-        named = _overridden(named, overrides)
-    else:
-        _overridden(recipes.load("quick"), overrides)  # wrong fields are told before a framework is imported
-    _require_extras(named)
+    named: Recipe | None = None
+    if isinstance(recipe, Recipe):
+        named = _overridden(recipe, overrides)
+    elif recipe != "auto":
+        named = _overridden(recipes.load(recipe), overrides)
+    # what is wrong with the fields is told before a framework is imported
+    _require_extras(named or _overridden(recipes.load("quick"), overrides))
     framework = engines.load(engine)
     where = framework.device(device)
     if named is None:
@@ -162,11 +162,11 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return recipes.override(recipe, changes) if changes else recipe
 
 
-def _require_extras(recipe: Recipe | None) -> None:
-    from tenfold.export import onnx
-
-    onnx.require()
-    if recipe is not None and recipe.log.tensorboard:
+def _require_extras(recipe: Recipe) -> None:
+    for package, purpose in (("onnx", "Writing the bundle's model.onnx"), ("matplotlib", "Drawing the report")):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "torch", purpose)
+    if recipe.log.tensorboard:
         from tenfold import tensorboard
 
         tensorboard.require()
@@ -192,8 +192,21 @@ def _train(call: _Call, clock: _Clock, run: Run | None, out: Path | None = None)
 def _train_in(
     call: _Call, clock: _Clock, run: Run, recipe: Recipe, architecture: Architecture, dataset: Dataset
 ) -> TrainResult:
-    """The work inside a locked run folder."""
+    """The work inside a locked run folder, whose status always says how it went."""
     run.update(status="running")
+    try:
+        return _train_through(call, clock, run, recipe, architecture, dataset)
+    except BaseException as error:
+        if run.record["status"] == "running":
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                run.update(status=status, error=str(error))
+        raise
+
+
+def _train_through(
+    call: _Call, clock: _Clock, run: Run, recipe: Recipe, architecture: Architecture, dataset: Dataset
+) -> TrainResult:
     fitted = _fit(call, clock, run, recipe, architecture, dataset)
     if fitted.ended == "interrupt":
         run.update(status="interrupted")

@@ -236,7 +236,7 @@ def whitening(
 ) -> np.ndarray:
     """Kernels that whiten the images' ``size`` × ``size`` patches: float64 ``filters``×3×size×size.
 
-    The eigenvectors of the patches' covariance, largest eigenvalue first, each over the root of its eigenvalue, and then
+    The eigenvectors of the patches' covariance, largest eigenvalue first, each over its eigenvalue's root, and then
     their negatives (D. Page, "How to train your ResNet 8"; K. Jordan, airbench). Where more filters are asked
     for than the 2·3·size² there are, the rest repeats them; fewer keep the largest.
     """

@@ -326,7 +326,7 @@ class Training:
         self.best = part("best") or None
         meta = state.meta
         self.step, self.seconds, self.pieces = meta["step"], meta["seconds"], meta["pieces"]
-        self.sums.copy_(torch.tensor(meta["sums"]))
+        self.sums.copy_(torch.tensor(meta["sums"], dtype=self.sums.dtype))
         self.counted = self._shown_counted = meta["counted"]
         self._shown_sums = tuple(meta["sums"])
         self.best_accuracy, self.best_epoch = meta["best_accuracy"], meta["best_epoch"]

@@ -1,0 +1,302 @@
+"""What every engine must do. The class runs against each engine that is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold import recipe as recipes
+from tenfold.architecture import weights, zoo
+from tenfold.architecture.layers import Architecture
+from tenfold.data.dataset import Dataset
+from tenfold.engines import base
+from tenfold.engines.base import Checkpointed, EpochEnd, Event, Job, Notice, Started, State, Step
+from tenfold.errors import TrainingError, UnknownNameError, UnsupportedError
+from tenfold.recipe import Model, Recipe
+
+PLAIN = Recipe(
+    model=Model(name="sprint", widths=(8, 16)),
+    epochs=4,
+    batch_size=32,
+    precision="fp32",
+    checkpoint=recipes.Checkpoint(seconds=0),
+)
+
+
+def with_fields(**changes: Any) -> Recipe:
+    return recipes.override(PLAIN, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+class Memory:
+    """Checkpoints kept in a list."""
+
+    def __init__(self) -> None:
+        self.states: list[State] = []
+
+    def save(self, state: State) -> None:
+        self.states.append(state)
+
+
+@pytest.fixture(params=sorted(base.ENGINES))
+def engine(request: pytest.FixtureRequest) -> base.Engine:
+    package, _ = base.ENGINES[request.param]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    return base.load(request.param)
+
+
+def build(recipe: Recipe, dataset: Dataset) -> Architecture:
+    return zoo.build(recipe.model, dataset.geometry.height, dataset.geometry.width, len(dataset.classes))
+
+
+def job(engine: base.Engine, recipe: Recipe, dataset: Dataset, device: str = "cpu", **more: Any) -> Job:
+    architecture = build(recipe, dataset)
+    first = weights.initial(architecture, recipe.seed, dataset["train"].images)
+    return Job(architecture, recipe, first, dataset, engine.device(device), **more)
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
+
+
+class TestEngine:
+    def test_weights_come_back_as_they_went_in(self, engine: base.Engine, squares: Dataset) -> None:
+        """Names, shapes and dtypes follow from the architecture alone, and frozen weights stay as they were."""
+        task = job(engine, with_fields(epochs=1), squares)
+        result = engine.fit(task)
+        weights.check(task.architecture, result.weights)
+        frozen = [n for n, s in weights.specs(task.architecture).items() if s.role == "frozen"]
+        assert frozen
+        assert all(np.array_equal(result.weights[n], task.weights[n]) for n in [*frozen, "00_normalize.mean"])
+        trained = [n for n, s in weights.specs(task.architecture).items() if s.role == "trained"]
+        assert all(not np.array_equal(result.weights[n], task.weights[n]) for n in trained)
+
+    def test_logits_equal_a_plain_float64_computation(self, engine: base.Engine, squares: Dataset) -> None:
+        from numpy.lib.stride_tricks import sliding_window_view
+
+        from tenfold.architecture.layers import Activation, Conv, Dense, Flatten, Normalize, Pool
+
+        layers = (Normalize(), Conv(5, 3, padding=1, bias=True), Activation("relu"), Pool(), Flatten(), Dense(4))
+        architecture = Architecture("plain", 16, 16, 4, layers)
+        images = squares["test"].images
+        w = {n: a.astype(np.float64) for n, a in weights.initial(architecture, 1, images).items()}
+        x = (images / 255 - w["00_normalize.mean"]) / w["00_normalize.std"]
+        x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = sliding_window_view(x, (3, 3), axis=(1, 2))
+        x = np.einsum("nhwcij,ocij->nohw", windows, w["01_conv.kernel"]) + w["01_conv.bias"][:, None, None]
+        x = np.maximum(x, 0).reshape(len(x), 5, 8, 2, 8, 2).max((3, 5)).reshape(len(x), -1)
+        wanted = x @ w["05_dense.kernel"].T + w["05_dense.bias"]
+        single = {n: a.astype(np.float32) for n, a in w.items()}
+        found = engine.logits(architecture, single, images, engine.device("cpu"), batch_size=7)
+        assert found.dtype == np.float32
+        assert np.abs(found - wanted).max() < 1e-4
+
+    @pytest.mark.parametrize("network", ["cnn", "sprint", "resnet18"])
+    def test_logits_of_no_images_and_of_any_batch_size(
+        self, engine: base.Engine, squares: Dataset, network: str
+    ) -> None:
+        recipe = with_fields(model={"name": network, "widths": [4, 4]})
+        task = job(engine, recipe, squares)
+        images = squares["test"].images
+
+        def logits(x: np.ndarray, **more: Any) -> np.ndarray:
+            return engine.logits(task.architecture, task.weights, x, task.device, **more)
+
+        assert logits(images[:0]).shape == (0, 4)
+        assert np.allclose(logits(images), logits(images, batch_size=9), atol=1e-4)
+        both = (logits(images) + logits(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+        assert np.allclose(logits(images, tta="flip"), both, atol=1e-4)
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+    def test_overfits_64_images(self, engine: base.Engine, squares: Dataset, optimizer: str) -> None:
+        rates = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "muon": 1.0}
+        recipe = with_fields(
+            optimizer={"name": optimizer, "lr": rates[optimizer], "weight_decay": 1e-4}, epochs=25, batch_size=16
+        )
+        small = dataclasses.replace(squares, splits={**squares.splits, "train": _first(squares, 64)})
+        result = engine.fit(job(engine, recipe, small))
+        found = engine.logits(build(recipe, small), result.weights, small["train"].images, engine.device("cpu"))
+        assert (found.argmax(1) == small["train"].labels).mean() == 1.0
+
+    def test_events_come_in_order_and_say_what_happened(self, engine: base.Engine, squares: Dataset) -> None:
+        events: list[Event] = []
+        memory = Memory()
+        result = engine.fit(job(engine, PLAIN, squares, report=events.append, checkpoints=memory))
+        assert isinstance(events[0], Started)
+        assert (events[0].steps, events[0].steps_per_epoch, events[0].first_step) == (32, 8, 0)
+        assert events[0].parameters == weights.count(build(PLAIN, squares))
+        ends = [e for e in events if isinstance(e, EpochEnd)]
+        assert [e.epoch for e in ends] == [1, 2, 3, 4]
+        assert [e.step for e in ends] == [8, 16, 24, 32]
+        assert all(e.val_accuracy is not None and 0 <= e.val_accuracy <= 1 for e in ends)
+        assert ends[-1].loss < ends[0].loss
+        assert len(memory.states) == sum(isinstance(e, Checkpointed) for e in events) >= 32
+        assert result.ended == "finished"
+        assert (result.steps, result.images, result.epochs) == (32, 1024, 4.0)
+        assert result.history == ends
+        assert all(isinstance(e, Started | Step | EpochEnd | Checkpointed | Notice) for e in events)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"optimizer": {"name": "muon", "lr": 1.0, "whiten_bias_epochs": 1}, "augment.flip": "alternating"},
+            {"optimizer": {"name": "adamw", "lr": 0.01}, "ema": 0.9, "augment.mixup": 0.3, "model.dropout": 0.2},
+            {"augment.flip": "random", "augment.translate": 2, "low_res": {"size": 10, "until": 0.5}, "patience": 9},
+        ],
+        ids=["muon", "adamw-ema-mixup-dropout", "sgd-lowres-patience"],
+    )
+    def test_resumed_equals_unbroken_bit_for_bit(
+        self, engine: base.Engine, squares: Dataset, changes: dict[str, Any]
+    ) -> None:
+        recipe = recipes.override(PLAIN, changes)
+        memory = Memory()
+        whole = engine.fit(job(engine, recipe, squares, checkpoints=memory))
+        middles = [s for s in memory.states if 0 < s.meta["step"] < 32]
+        assert any(s.meta["step"] % 8 for s in middles)  # in mid-epoch too
+        for state in middles[:: len(middles) // 3]:
+            resumed = engine.fit(job(engine, recipe, squares, resume=state))
+            assert same(resumed.weights, whole.weights), state.meta["step"]
+            assert [(e.loss, e.val_loss) for e in resumed.history] == [(e.loss, e.val_loss) for e in whole.history]
+
+    def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(self, engine: base.Engine, squares: Dataset) -> None:
+        asked = iter([None] * 10 + ["interrupt"] * 100)
+        memory = Memory()
+        recipe = with_fields(checkpoint__seconds=1000)
+        broken = engine.fit(job(engine, recipe, squares, stop=lambda: next(asked), checkpoints=memory))
+        assert (broken.ended, broken.steps) == ("interrupt", 11)
+        assert memory.states[-1].meta["step"] == 11
+        whole = engine.fit(job(engine, recipe, squares))
+        resumed = engine.fit(job(engine, recipe, squares, resume=memory.states[-1]))
+        assert same(resumed.weights, whole.weights)
+
+    def test_nan_stops_with_the_last_good_state(self, engine: base.Engine, squares: Dataset) -> None:
+        recipe = with_fields(optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0})
+        memory = Memory()
+        with pytest.raises(TrainingError, match="no longer a number"):
+            engine.fit(job(engine, recipe, squares, checkpoints=memory))
+        for state in memory.states:
+            assert all(np.isfinite(a).all() for a in state.arrays.values())
+
+    def test_a_time_limit_fits_the_schedule(self, engine: base.Engine, squares: Dataset) -> None:
+        events: list[Event] = []
+        recipe = recipes.override(PLAIN, {"epochs": 100_000, "time_limit": 1.0, "schedule.name": "linear"})
+        result = engine.fit(job(engine, recipe, squares, report=events.append))
+        assert result.ended == "time_limit"
+        assert result.seconds < 3
+        last = [e for e in events if isinstance(e, EpochEnd)][-1]
+        assert last.lr < 0.1 * recipe.optimizer.lr
+
+    def test_patience_stops_and_gives_the_best_weights(self, engine: base.Engine, squares: Dataset) -> None:
+        recipe = recipes.override(PLAIN, {"epochs": 100, "patience": 3})
+        result = engine.fit(job(engine, recipe, squares))
+        assert result.ended == "patience"
+        best = max(e.val_accuracy or 0 for e in result.history)
+        assert len(result.history) < 100
+        val = squares["val"]
+        found = engine.logits(build(recipe, squares), result.weights, val.images, engine.device("cpu"))
+        assert (found.argmax(1) == val.labels).mean() == pytest.approx(best)
+
+    def test_class_weights_move_the_answer_to_rare_classes(self, engine: base.Engine, squares: Dataset) -> None:
+        train = squares["train"]
+        keep = np.flatnonzero((train.labels != 3) | (np.arange(len(train)) < 8))
+        noise = np.random.default_rng(0).integers(0, 256, train.images[keep].shape, dtype=np.uint8)
+        rare = dataclasses.replace(
+            squares,
+            splits={
+                **squares.splits,
+                "train": dataclasses.replace(
+                    train, images=noise, labels=train.labels[keep], origins=[str(i) for i in keep]
+                ),
+            },
+        )
+        unseen = np.random.default_rng(1).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+        given = []
+        for how in ("none", "balanced"):
+            recipe = with_fields(class_weights=how, epochs=6, optimizer__lr=0.02)
+            result = engine.fit(job(engine, recipe, rare))
+            logits = engine.logits(build(recipe, rare), result.weights, unseen, engine.device("cpu"))
+            odds = np.exp(logits - logits.max(1, keepdims=True))
+            given.append((odds / odds.sum(1, keepdims=True))[:, 3].mean())
+        assert given[1] > 2 * given[0]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"augment.rotate": 10.0},
+            {"augment.cutout": 5},
+            {"augment.color_jitter": 0.3},
+            {"augment.cutmix": 1.0},
+            {"augment.translate": 2, "augment.translate_fill": "zero"},
+            {"schedule.name": "onecycle"},
+            {"schedule.name": "cosine", "schedule.warmup": 0.2},
+            {"schedule.name": "step"},
+            {"label_smoothing": 0.1},
+            {"precision": "bf16"},
+            {"ema": 0.99},
+            {"batch_size": 10_000},
+        ],
+        ids=str,
+    )
+    def test_every_field_is_honoured_or_refused_by_name(
+        self, engine: base.Engine, squares: Dataset, changes: dict[str, Any]
+    ) -> None:
+        recipe = recipes.override(PLAIN, {"epochs": 1, **changes})
+        plain = engine.fit(job(engine, recipes.override(PLAIN, {"epochs": 1}), squares))
+        task = job(engine, recipe, squares)
+        try:
+            engine.check(task.architecture, recipe, task.device)
+        except UnsupportedError as refused:
+            assert next(iter(changes)).split(".")[-1] in str(refused)
+            return
+        changed = engine.fit(task)
+        assert not same(plain.weights, changed.weights)
+        assert all(np.isfinite(w).all() for w in changed.weights.values())
+
+    def test_what_it_lacks_is_refused_before_training(self, engine: base.Engine, squares: Dataset) -> None:
+        flat = with_fields(model={"name": "cnn", "widths": [4]}, low_res={"size": 8, "until": 0.5})
+        with pytest.raises(UnsupportedError, match="low_res"):
+            engine.check(build(flat, squares), flat, engine.device("cpu"))
+        tiny = with_fields(low_res={"size": 4, "until": 0.5})
+        with pytest.raises(UnsupportedError, match="too small"):
+            engine.check(build(tiny, squares), tiny, engine.device("cpu"))
+
+    def test_a_device_that_is_not_there_is_an_error(self, engine: base.Engine) -> None:
+        with pytest.raises(UnknownNameError, match="cuda:77"):
+            engine.device("cuda:77")
+        assert engine.devices()[-1].name == "cpu"
+
+    def test_a_memory_map_trains_as_the_array_does(self, engine: base.Engine, squares: Dataset, tmp_path: Any) -> None:
+        train = squares["train"]
+        np.save(tmp_path / "x.npy", train.images)
+        mapped = dataclasses.replace(train, images=np.load(tmp_path / "x.npy", mmap_mode="r"))
+        streamed = dataclasses.replace(squares, splits={**squares.splits, "train": mapped})
+        events: list[Event] = []
+        recipe = recipes.override(PLAIN, {"augment.translate": 2, "augment.flip": "random"})
+        a = engine.fit(job(engine, recipe, squares))
+        b = engine.fit(job(engine, recipe, streamed, report=events.append))
+        assert isinstance(events[0], Started)
+        assert events[0].placement == "stream"
+        assert same(a.weights, b.weights)
+
+
+def _first(dataset: Dataset, count: int) -> Any:
+    split = dataset["train"]
+    return dataclasses.replace(
+        split, images=split.images[:count], labels=split.labels[:count], origins=split.origins[:count]
+    )
+
+
+def test_an_unknown_engine_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tenfold.errors import MissingExtraError
+
+    with pytest.raises(UnknownNameError, match="Did you mean torch"):
+        base.load("torhc")
+    find: Callable[..., Any] = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    with pytest.raises(MissingExtraError, match=r"pip install 'tenfold\[torch\]'"):
+        base.load("torch")

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tenfold
+from tenfold import training
+from tenfold.bundle import store
+from tenfold.data.dataset import Dataset
+from tenfold.engines.base import Notice, Started
+from tenfold.errors import CallError, MissingExtraError, RecipeError, TrainingError, UnknownNameError, UnsupportedError
+
+pytest.importorskip("torch", reason="needs tenfold[torch]")
+
+SMALL: dict[str, Any] = {
+    "model": {"name": "sprint", "widths": [8, 16]},
+    "optimizer": {"name": "adam", "lr": 0.01},
+    "augment": {"flip": "none", "translate": 0},
+    "low_res": None,
+    "epochs": 3,
+    "batch_size": 32,
+    "data.val_fraction": 0.1,
+}
+
+
+def test_the_whole_way_on_digits(tmp_path: Path) -> None:
+    heard: list[Any] = []
+    result = training.train("digits", recipe="quick", device="cpu", out=tmp_path / "run", listen=heard.append)
+    assert result.test is not None
+    assert result.test.accuracy >= 0.97
+    assert [e.name for e in heard if isinstance(e, training.Phase)] == list(training.PHASES)
+    parts = sum(result.seconds[name] for name in training.PHASES)
+    assert result.seconds["total"] == pytest.approx(parts, abs=0.01)
+    for name in ("run.json", "recipe.yaml", "metrics.jsonl", "evaluation.json", "report.html", "model/manifest.json"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["result"] == result.to_dict()
+    assert list(result.to_dict()) == [
+        "run", "bundle", "engine", "device", "epochs", "test", "seconds", "images_per_second", "parameters",
+        "peak_memory_bytes",
+    ]  # fmt: skip
+    model = tenfold.load(tmp_path / "run")
+    digits = tenfold.load_dataset("digits")["test"]
+    right = (model.probabilities(digits.images).argmax(1) == digits.labels).mean()
+    assert right == pytest.approx(result.test.accuracy)
+    assert any(isinstance(e, Notice) and "flip" in e.message for e in heard)
+
+
+def test_the_stored_recipe_gives_the_run_again(squares: Dataset, tmp_path: Path) -> None:
+    first = training.train(squares, recipe="quick", overrides=SMALL, out=tmp_path / "a")
+    again = training.train(squares, recipe=tmp_path / "a" / "recipe.yaml", out=tmp_path / "b")
+    assert first.weights_sha256 == again.weights_sha256
+    other = training.train(squares, recipe=tmp_path / "a" / "recipe.yaml", overrides={"seed": 1}, out=tmp_path / "c")
+    assert other.weights_sha256 != first.weights_sha256
+
+
+def test_evaluation_is_of_the_weights_in_the_bundle(squares: Dataset, tmp_path: Path) -> None:
+    result = training.train(squares, recipe="quick", overrides=SMALL, out=tmp_path / "a")
+    bundle = store.open(tmp_path / "a")
+    assert bundle.manifest.metrics["test"]["accuracy"] == result.test.accuracy  # type: ignore[union-attr]
+    assert bundle.manifest.weights_sha256 == store.weights_sha256(bundle.weights())
+    assert bundle.manifest.temperature > 0
+
+
+def test_a_dataset_without_val_or_test_is_trained_and_says_nothing_untrue(squares: Dataset, tmp_path: Path) -> None:
+    none = dataclasses.replace(
+        squares["val"], images=squares["val"].images[:0], labels=squares["val"].labels[:0], origins=[]
+    )
+    bare = dataclasses.replace(squares, splits={"train": squares["train"], "val": none, "test": none})
+    result = training.train(bare, recipe="quick", overrides=SMALL, out=tmp_path / "a")
+    assert result.to_dict()["test"] is None
+    assert store.open(tmp_path / "a").manifest.temperature == 1.0
+    with pytest.raises(RecipeError, match="patience needs validation"):
+        training.train(bare, recipe="quick", overrides={**SMALL, "patience": 2}, out=tmp_path / "b")
+
+
+def test_the_recipe_is_fitted_to_small_data_and_says_so(squares: Dataset) -> None:
+    recipe, notices = training.fit_to_data(tenfold.Recipe(batch_size=500), squares)
+    assert recipe.batch_size == 32
+    assert recipe.data.size == 16
+    assert any("batch_size" in n for n in notices)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        ({"data": "cifar"}, UnknownNameError, "cifar10"),
+        ({"recipe": "quik"}, UnknownNameError, "quick"),
+        ({"engine": "tensorflw"}, UnknownNameError, "torch"),
+        ({"device": "cuda:9"}, UnknownNameError, "cuda:9"),
+        ({"overrides": {"epoch": 3}}, UnknownNameError, "epochs"),
+        ({"overrides": {"epochs": "many"}}, RecipeError, "epochs"),
+        ({"overrides": {"model.name": "vgg"}}, UnknownNameError, "sprint"),
+        ({"recipe": "classic", "overrides": {"low_res.size": 16}}, UnsupportedError, "low_res"),
+        ({"overrides": {"precision": "fp16"}, "device": "cpu"}, UnsupportedError, "fp16"),
+    ],
+)
+def test_wrong_calls_are_told_before_anything_is_made(
+    call: dict[str, Any], error: type[CallError], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=says) as caught:
+        training.train(**{"data": "digits", "out": tmp_path / "run", **call})
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_extra_is_told_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    with pytest.raises(MissingExtraError, match=r"tenfold\[tensorboard\]"):
+        training.train("digits", overrides={"log.tensorboard": True}, out=tmp_path / "run")
+
+
+def test_tensorboard_files_are_written(squares: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tenfold[tensorboard]")
+    training.train(squares, recipe="quick", overrides={**SMALL, "log.tensorboard": True}, out=tmp_path / "a")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("epoch/val_accuracy")) == 3
+
+
+def test_nan_leaves_the_run_as_it_was_last_good(squares: Dataset, tmp_path: Path) -> None:
+    broken = {**SMALL, "optimizer": {"name": "sgd", "lr": 1e30}}
+    with pytest.raises(TrainingError, match="no longer a number"):
+        training.train(squares, recipe="quick", overrides=broken, out=tmp_path / "a")
+    assert not (tmp_path / "a" / "model").exists()
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "failed"
+
+
+# ---- killed and resumed, through the real command line ---------------------------------------------------------------
+
+ARGUMENTS = ["digits", "--recipe", "quick", "--device", "cpu", "--set", "checkpoint.seconds=0", "--epochs", "12"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tenfold", "train", *arguments]
+
+
+def weights_of(run: Path) -> str:
+    return json.loads((run / "model" / "manifest.json").read_text())["weights_sha256"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    subprocess.run(command(*ARGUMENTS, "--out", str(run)), check=True, capture_output=True)
+    return weights_of(run)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(unbroken: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    dice = random.Random(5)
+    kills = 0
+    arguments = [*ARGUMENTS, "--out", str(run)]
+    while True:
+        process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            process.wait(timeout=dice.uniform(1.5, 5) if kills < 3 else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if (run / "run.json").exists():
+                arguments = ["--resume", str(run)]
+            continue
+        assert process.returncode == 0, process.stderr.read() if process.stderr else ""
+        break
+    assert kills >= 1
+    assert weights_of(run) == unbroken
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_the_command_to_resume(
+    number: signal.Signals, unbroken: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*ARGUMENTS, "--out", str(run)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (run / "checkpoint" / "last.safetensors").exists():
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"--resume {run}" in said
+    assert "Traceback" not in said
+    subprocess.run(command("--resume", str(run)), check=True, capture_output=True)
+    assert weights_of(run) == unbroken
+
+
+def test_resumed_data_must_be_the_same(squares: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    from tenfold.data import load_dataset
+
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(30):
+            _write_ppm(folder / name / f"{i}.ppm", rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    assert len(load_dataset(folder)["train"])
+
+    def stop_at_once(event: Any) -> None:
+        if isinstance(event, Started):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(folder, recipe="quick", overrides=SMALL, out=tmp_path / "run", listen=stop_at_once)
+    _write_ppm(folder / "a" / "0.ppm", np.zeros((16, 16, 3), np.uint8))
+    with pytest.raises(CallError, match="not the data"):
+        training.train(resume=tmp_path / "run")
+
+
+def _write_ppm(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes())
