@@ -367,6 +367,7 @@ def logits(
 ) -> np.ndarray:
     """float32 logits N×classes of a built module for uint8 images N×H×W×3, without a host wait between batches."""
     net.eval()
+    _plain_fp32(device)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
     out = []
     for start in range(0, len(images), batch_size):
@@ -382,7 +383,15 @@ def _prepare(device: torch.device) -> None:
         # a resumed run must equal an unbroken one: no algorithm chosen by a race of timings
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        _plain_fp32(device)
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def _plain_fp32(device: torch.device) -> None:
+    """fp32 means fp32: TF32's ten bits would not agree with the CPU's logits to 1e-4."""
+    if device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def _pieces(batch: Batch, pieces: int) -> list[Batch]:

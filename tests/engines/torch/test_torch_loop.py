@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
+
+from tenfold import recipe as recipes  # noqa: E402
+from tenfold.architecture import weights, zoo  # noqa: E402
+from tenfold.data.dataset import Dataset  # noqa: E402
+from tenfold.engines import base  # noqa: E402
+from tenfold.engines.base import Job, Notice  # noqa: E402
+from tenfold.engines.schedule import plan  # noqa: E402
+from tenfold.engines.torch import build, loop  # noqa: E402
+from tenfold.engines.torch.feed import order  # noqa: E402
+from tenfold.engines.torch.optimize import Muon, Optimizers, orthogonalize  # noqa: E402
+from tenfold.errors import TrainingError  # noqa: E402
+from tenfold.recipe import Model, Recipe  # noqa: E402
+
+SMALL = Recipe(model=Model(name="cnn", widths=(4,), dropout=0.0), batch_size=32, epochs=1, precision="fp32")
+
+
+def job(recipe: Recipe, dataset: Dataset, **more: Any) -> Job:
+    architecture = zoo.build(recipe.model, 16, 16, len(dataset.classes))
+    first = weights.initial(architecture, 0, dataset["train"].images)
+    return Job(architecture, recipe, first, dataset, base.load("torch").device("cpu"), **more)
+
+
+def test_orthogonalize_brings_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 8, 20), (2, 20, 8)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape), 5))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_muon_steps_a_stack_as_it_steps_each_alone() -> None:
+    torch.manual_seed(0)
+    first = [torch.randn(6, 4, 3, 3) for _ in range(3)]
+    together = [torch.nn.Parameter(t.clone()) for t in first]
+    alone = [torch.nn.Parameter(t.clone()) for t in first]
+    optimizers = [Muon(together, 0.1, 0.6, True, 3)] + [Muon([p], 0.1, 0.6, True, 3) for p in alone]
+    for _ in range(3):
+        for a, b in zip(together, alone, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(together, alone, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_each_weight_has_the_rate_of_its_kind(squares: Dataset) -> None:
+    recipe = recipes.override(recipes.load("quick"), {"optimizer.whiten_bias_epochs": 1, "epochs": 4})
+    architecture = zoo.build(recipe.model, 16, 16, 4)
+    net = build.build(architecture)
+    steps = plan(recipe, 1000)
+    optimizers = Optimizers(recipe, architecture, build.tensors(net, architecture), steps)
+    optimizers.set_rate(0.5)
+    rates = {g["role"]: g["lr"] for o in optimizers._all for g in o.param_groups}
+    assert rates == pytest.approx({"bias": 50.0, "whiten": 0.0, "head": 2.5, "muon": 0.12})
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_gradients_of_parts_add_up_to_those_of_the_whole(squares: Dataset, pieces: int) -> None:
+    whole, parts = (loop.Training(job(SMALL, squares), "fp32") for _ in range(2))
+    parts.pieces = pieces
+    for training in (whole, parts):
+        for module in training.net.modules():  # batch norm's statistics are of a part; the rest must agree
+            if isinstance(module, build._BatchNorm):
+                module.forward = lambda x: x  # type: ignore[method-assign]
+        training._forward_backward()
+    for name, tensor in whole.tensors.items():
+        if tensor.grad is not None:
+            assert torch.allclose(tensor.grad, parts.tensors[name].grad, atol=1e-5), name
+
+
+def test_out_of_memory_halves_the_batch_says_so_and_goes_on(squares: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: Any, x: Any) -> Any:
+        if self.training and len(x) > 10:
+            raise torch.OutOfMemoryError("no room")
+        return forward_before(self, x)
+
+    forward_before = build._Normalize.forward
+    monkeypatch.setattr(build._Normalize, "forward", forward)
+    notices: list[str] = []
+    result = loop.fit(
+        job(SMALL, squares, report=lambda e: notices.append(e.message) if isinstance(e, Notice) else None), "fp32"
+    )
+    assert result.steps == 8
+    assert [n.split(":")[0] for n in notices] == ["Out of memory"] * 2
+    assert "4 parts of 8" in notices[-1]
+
+
+def test_memory_too_small_for_one_image_is_an_error_with_a_way_out(
+    squares: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: Any, x: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(build._Normalize, "forward", forward)
+    with pytest.raises(TrainingError, match="one image at a time") as caught:
+        loop.fit(job(SMALL, squares), "fp32")
+    assert "data.size" in str(caught.value)
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
+    assert np.array_equal(order(1, 2, 50), order(1, 2, 50))
+    assert not np.array_equal(order(1, 2, 50), order(1, 3, 50))
+    assert not np.array_equal(order(1, 2, 50), order(2, 2, 50))
+    assert np.array_equal(np.sort(order(1, 2, 50)), np.arange(50))
+
+
+def test_step_seeds_differ_by_seed_and_step() -> None:
+    seeds = {loop._step_seed(seed, step) for seed in range(50) for step in range(200)}
+    assert len(seeds) == 50 * 200
+    assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(squares: Dataset) -> None:
+    from tenfold.engines.torch.feed import Feed
+    from tenfold.recipe import Augment
+
+    train = squares["train"]
+    steps = plan(Recipe(epochs=2, batch_size=64), len(train))
+    feed = Feed(train, steps, Augment(flip="alternating"), 0, torch.device("cpu"))
+    ways: dict[int, list[bool]] = {i: [] for i in range(len(train))}
+    for step in range(steps.steps):
+        pixels, _ = feed.take(step)
+        start = step % steps.steps_per_epoch * 64
+        index = order(0, steps.epoch_of(step), len(train))[start : start + 64]
+        for image, i in zip(pixels.numpy(), index, strict=True):
+            ways[int(i)].append(bool(np.array_equal(image, train.images[i])))
+    assert all(sorted(w) == [False, True] for w in ways.values())
