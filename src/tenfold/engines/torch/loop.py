@@ -390,8 +390,8 @@ def _prepare(device: torch.device) -> None:
 def _plain_fp32(device: torch.device) -> None:
     """fp32 means fp32: TF32's ten bits would not agree with the CPU's logits to 1e-4."""
     if device.type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _pieces(batch: Batch, pieces: int) -> list[Batch]:
