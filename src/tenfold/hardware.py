@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import platform
 import sys
@@ -63,6 +62,8 @@ def memory_bytes() -> int | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Python's version and those of the given packages that are installed, without importing them."""
+    import importlib.metadata  # brings the email package along, a tenth of predict's start
+
     found = {"python": platform.python_version()}
     for name in packages:
         try:
