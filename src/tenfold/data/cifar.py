@@ -199,12 +199,11 @@ def load(
     """
     layout = found.layout
     source = cifar_files.Source(found.path, layout.folder, found.packed)
-    with source.opened([layout.meta, *layout.files], layout.size_of, report) as files:
-        batches = [_batch(found, layout, name, files[name]) for name in layout.files]
-        names = cifar_files.names(files[layout.meta], layout, found.path)
-        _check(variant, found, batches, names)
-        order = _order(layout, batches, val_of)
-        return _convert(batches, order, names, report)
+    files = source.read([layout.meta, *layout.files], layout.size_of, report)
+    batches = [_batch(found, layout, name, files[name]) for name in layout.files]
+    names = cifar_files.names(files[layout.meta], layout, found.path)
+    _check(variant, found, batches, names)
+    return _convert(_order(layout, batches, val_of), names, report)
 
 
 def _batch(found: Found, layout: Layout, name: str, content: np.ndarray) -> Batch:
@@ -262,7 +261,7 @@ def _order(layout: Layout, batches: list[Batch], val_of: Callable[[np.ndarray], 
     return _Order(pieces, (sizes[0], sizes[1], sizes[2]), np.concatenate(indices))
 
 
-def _convert(batches: list[Batch], order: _Order, names: tuple[str, ...], report: Report) -> Pictures:
+def _convert(order: _Order, names: tuple[str, ...], report: Report) -> Pictures:
     """Turn planes into pixels, each row copied once, in blocks over the cores; NumPy and hashlib let the
     others run."""
     n = len(order.indices)

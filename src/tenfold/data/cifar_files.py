@@ -8,12 +8,12 @@ so that not even NumPy's own code runs on what it says.
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAX_PICKLE = 170_000_000
 MAX_META = 100_000
 MAX_MEMBERS = 100
+# What may follow the last member that is wanted: other members and the tar's padding.
+MAX_REST = 200 * 2**20
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,10 @@ class Source:
     folder: str
     packed: bool
 
-    @contextmanager
-    def opened(
-        self, names: Sequence[str], size_of: Callable[[str], int | None], report: Report
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """The named files as uint8 arrays (memory maps from a folder); DataError for one missing or of
-        another size."""
+    def read(self, names: Sequence[str], size_of: Callable[[str], int | None], report: Report) -> dict[str, np.ndarray]:
+        """The named files as uint8 arrays (memory maps from a folder); DataError for one missing or of another size."""
         try:
-            yield self._members(names, size_of, report) if self.packed else self._mapped(names, size_of)
+            return self._members(names, size_of, report) if self.packed else self._mapped(names, size_of)
         except OSError as error:
             raise DataError(f"{self.path} can't be read: {error.strerror or error}.") from None
 
@@ -68,34 +66,47 @@ class Source:
     def _members(
         self, names: Sequence[str], size_of: Callable[[str], int | None], report: Report
     ) -> dict[str, np.ndarray]:
-        wanted = {f"{self.folder}/{name}": name for name in names}
         files: dict[str, np.ndarray] = {}
         try:
-            # The largest of a fixed number of members bounds what a hostile archive can make us unpack.
-            with tarfile.open(self.path, "r|gz") as tar:
-                for count, member in enumerate(tar):
-                    if count >= MAX_MEMBERS or member.size > MAX_PICKLE:
-                        raise DataError(f"{self.path} is not the official archive: unknown large or many files.")
-                    name = wanted.get(member.name.removeprefix("./"))
-                    if name is None or not member.isreg() or name in files:
-                        continue
-                    self._check_size(name, member.size, size_of(name))
-                    opened = tar.extractfile(member)
-                    content = opened.read() if opened else b""
-                    if len(content) != member.size:
-                        raise EOFError
-                    files[name] = np.frombuffer(content, np.uint8)
-                    report(Progress("read", len(files), len(names), "files"))
-                    if len(files) == len(names):
+            # Through gzip rather than tarfile's own stream, which never looks at the checksum at the end.
+            with gzip.open(self.path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=2**20) as tar:
+                self._take(tar, names, size_of, report, files)
+                for _ in range(MAX_REST // 2**20):
+                    if not stream.read(2**20):
                         break
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
-                f"{self.path} is damaged or cut short ({type(error).__name__}).",
-                f"Remove it and get it anew: {self.path}",
+                f"{self.path} is damaged or cut short ({type(error).__name__}).", "Remove it and get it anew."
             ) from None
         if missing := [name for name in names if name not in files]:
             raise DataError(f"{self.path} lacks {', '.join(missing)}; it is not the official archive.")
         return files
+
+    def _take(
+        self,
+        tar: tarfile.TarFile,
+        names: Sequence[str],
+        size_of: Callable[[str], int | None],
+        report: Report,
+        files: dict[str, np.ndarray],
+    ) -> None:
+        """The wanted members into ``files``. A fixed number of members of a largest size bounds what is unpacked."""
+        wanted = {f"{self.folder}/{name}": name for name in names}
+        for count, member in enumerate(tar):
+            if count >= MAX_MEMBERS or member.size > MAX_PICKLE:
+                raise DataError(f"{self.path} is not the official archive: it holds many or very large files.")
+            name = wanted.get(member.name.removeprefix("./"))
+            if name is None or not member.isreg() or name in files:
+                continue
+            self._check_size(name, member.size, size_of(name))
+            opened = tar.extractfile(member)
+            content = opened.read() if opened else b""
+            if len(content) != member.size:
+                raise EOFError
+            files[name] = np.frombuffer(content, np.uint8)
+            report(Progress("read", len(files), len(names), "files"))
+            if len(files) == len(names):
+                break
 
     def _check_size(self, name: str, size: int, exact: int | None) -> None:
         where = f"{self.path}: {name}"

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenfold import paths
-from tenfold.data.cifar import Found
+from tenfold.data import cifar_files
+from tenfold.data.cifar import Found, find
 from tenfold.data.lock import locked
 from tenfold.data.progress import Progress, Report
 from tenfold.errors import DataError, DownloadError
@@ -82,32 +83,47 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
 
 
 def archive(variant: Variant, folder: Path, report: Report) -> Found:
-    """The variant's archive in ``folder``, downloaded there. Raises DownloadError with how to do it by
-    hand."""
-    layouts = {layout.archive: layout for layout in variant.layouts}
+    """The variant's archive, downloaded and unpacked in ``folder``. Raises DownloadError with how to do it by hand.
+
+    Unpacked, since unpacking takes a second or more that every later run would wait for. Of two processes at once the
+    second waits and takes what the first has brought.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{variant.name}.lock", lambda: report(Progress("wait", 0, 0, "bytes"))):
+            return find(variant, [folder]) or _unpacked(variant, folder, report)
+    except OSError as error:
+        raise DataError(
+            f"{variant.title} can't be kept in {folder}: {error.strerror or error}.",
+            "Make room there, or set TENFOLD_CACHE to a folder on another disk.",
+        ) from None
+
+
+def _unpacked(variant: Variant, folder: Path, report: Report) -> Found:
     file = fetch(variant.title, REMOTES[variant.name], folder, report)
-    return Found(file, layouts[file.name])
+    layout = next(layout for layout in variant.layouts if layout.archive == file.name)
+    files = cifar_files.Source(file, layout.folder, packed=True).read(
+        [layout.meta, *layout.files], layout.size_of, report
+    )
+    with paths.folder_whole(folder / layout.folder) as new:
+        for name, content in files.items():
+            content.tofile(new / name)
+    file.unlink()
+    return Found(folder / layout.folder, layout)
 
 
 def fetch(title: str, remotes: Sequence[Remote], folder: Path, report: Report) -> Path:
-    """The first of ``remotes`` that can be had, as a file of its name in ``folder``. Raises DownloadError."""
+    """The first of ``remotes`` that can be had, as a file of its name in ``folder``.
+
+    Raises DownloadError, and OSError where the folder can't be written.
+    """
     failures: list[str] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for remote in remotes:
-            with locked(folder / f".{remote.file}.lock", lambda: report(Progress("wait", 0, 0, "bytes"))):
-                target = folder / remote.file
-                if target.is_file() or any(_try(url, remote, folder, report, failures) for url in remote.urls):
-                    return target
-    except OSError as error:
-        raise DataError(
-            f"{title} can't be kept in {folder}: {error.strerror or error}.",
-            "Make room there, or set TENFOLD_CACHE to a folder on another disk.",
-        ) from None
-    first = remotes[0]
+    for remote in remotes:
+        if any(_try(url, remote, folder, report, failures) for url in remote.urls):
+            return folder / remote.file
     raise DownloadError(
         f"{title} could not be downloaded: {'; '.join(dict.fromkeys(failures))}.",
-        f"X",
+        f"Get {remotes[0].urls[0]} by another way and put it into {folder}, or into a folder that TENFOLD_DATA names.",
     )
 
 

@@ -13,7 +13,7 @@ class Progress:
     stage  ``read`` (an archive), ``decode`` (pictures into the cache), ``download``, ``wait`` (another
            process builds)
     total  0 where it is not known
-    unit   ``bytes`` or ``images``
+    unit   ``bytes``, ``files`` or ``images``
     """
 
     stage: str
