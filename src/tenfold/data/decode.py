@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import stat
 import warnings
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ _UPRIGHT = {
 # What Pillow only warns of is either decoded all the same or refused here; a second line on stderr helps
 # nobody. Not catch_warnings around each call: that isn't safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
