@@ -25,9 +25,7 @@ def test_finds_the_minimum_of_the_likelihood(temperature: float) -> None:
     logits, labels = _drawn(20_000, 10, temperature)
 
     def nll(log_t: float) -> float:
-        return -log_softmax(logits.astype(np.float64) / np.exp(log_t), axis=1)[
-            np.arange(len(labels)), labels
-        ].mean()
+        return -log_softmax(logits.astype(np.float64) / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean()
 
     best = np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x)
     assert fit_temperature(logits, labels) == pytest.approx(best, rel=2e-3)

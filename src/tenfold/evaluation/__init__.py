@@ -12,7 +12,7 @@ _HOME = {
     "Evaluation": "tenfold.evaluation.metrics",
     "measure": "tenfold.evaluation.metrics",
     "fit_temperature": "tenfold.evaluation.calibration",
-    "evaluate": "tenfold.evaluation.runs",
+    "evaluate": "tenfold.evaluation.stored",
     "ReportContent": "tenfold.evaluation.content",
 }
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tenfold.evaluation.calibration import fit_temperature
     from tenfold.evaluation.content import ReportContent
     from tenfold.evaluation.metrics import Evaluation, measure
-    from tenfold.evaluation.runs import evaluate
+    from tenfold.evaluation.stored import evaluate
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import time. Colors are Okabe and Ito's, told apart by all.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tenfold.evaluation.content import ReportContent, Sample, epochs, samples, worst_mistakes
@@ -26,8 +28,20 @@ TILE = 96  # pixels of a picture's longer side on a sheet, about
 HEAD, EDGE = 52, 20  # pixels above a sheet's pictures, and at their left
 BLUE, ORANGE, GREY, INK, SOFT = "#0072b2", "#d55e00", "#a0a8b0", "#1d2126", "#5c6670"
 
+_WIDER = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Sans Devanagari",
+    "Nirmala UI",
+    "Arial Unicode MS",
+)
+
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,9 +66,11 @@ def draw(content: ReportContent) -> dict[str, bytes]:
     """PNG files by name: ``curves``, ``confusion``, ``reliability``, ``classes``, ``mistakes``, ``samples``; those
     the content has something for."""
     figures: dict[str, Figure] = {}
-    with rc_context(_STYLE):
-        if content.history:
-            figures["curves"] = curves(epochs(content))
+    with rc_context({**_STYLE, "font.family": _fonts()}), warnings.catch_warnings():
+        # a class named in a script no installed font has: a box stands in the picture, the page has the name
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        if rows := epochs(content):
+            figures["curves"] = curves(rows)
         if content.evaluation:
             figures["confusion"] = confusion(content.evaluation)
             figures["reliability"] = reliability(content.evaluation)
@@ -65,6 +81,12 @@ def draw(content: ReportContent) -> dict[str, bytes]:
         if groups := samples(content.dataset):
             figures["samples"] = sample_sheet(groups)
         return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _fonts() -> list[str]:
+    """matplotlib's own font, then those installed here that know other scripts."""
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _WIDER if name in installed)]
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> Figure:

@@ -35,7 +35,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) that reach from below ``low`` to above ``high``."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return [0.0, 1.0]
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-290:  # all the same, as far as can be told
         low, high = low - (abs(low) * 0.5 or 0.5), high + (abs(high) * 0.5 or 0.5)
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
