@@ -30,18 +30,20 @@ MINOR, TRAIN, VAL, GOOD, NOW, WARN = "dim", "cyan", "green", "green", "bold", "y
 class Board:
     """The state of one run. ``take`` takes an event and the time it came, ``frame`` draws.
 
-    Times are monotonic seconds; ``started`` is when the process was started.
+    Times are monotonic seconds; ``started`` is when the process was started. ``limit`` is the seconds that training
+    may take, where the recipe sets any.
     """
 
     title: str
     started: float
+    limit: float | None = None
     phases: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     begin: Started | None = None
     step: Step | None = None
     epochs: list[EpochEnd] = field(default_factory=list)
     best: EpochEnd | None = None
     progress: Progress | None = None
-    saved_step: int | None = None
+    trains_since: float = 0.0
     losses: Series = field(default_factory=Series)
     accuracies: Series = field(default_factory=Series)
     val_losses: Series = field(default_factory=Series)
@@ -57,15 +59,13 @@ class Board:
         if isinstance(event, Progress):
             self._take_progress(event, now)
         elif isinstance(event, Started):
-            self.begin = event
+            self.begin, self.trains_since = event, now
             self._steps.at(now, event.first_step)
         elif isinstance(event, Step):
             self._take_step(event, now)
         elif isinstance(event, EpochEnd):
             self._take_epoch(event)
-        elif isinstance(event, Checkpointed):
-            self.saved_step = event.step
-        elif not isinstance(event, Notice):
+        elif not isinstance(event, (Notice, Checkpointed)):
             self._take_phase(event.name, now)
 
     def end(self, now: float) -> None:
@@ -120,7 +120,11 @@ class Board:
 
     def seconds_left(self, now: float) -> float | None:
         """Of training; None before there is a pace."""
-        return self._steps.seconds_left(self.begin.steps, now) if self.begin else None
+        left = self._steps.seconds_left(self.begin.steps, now) if self.begin else None
+        if self.limit is None or self.begin is None:
+            return left
+        allowed = max(self.limit - (now - self.trains_since), 0.0)
+        return allowed if left is None else min(left, allowed)
 
     # ---- lines -------------------------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class Board:
         width = min(width, MAX_WIDTH)
         signs = _SIGNS if unicode else _ASCII_SIGNS
         top = self._heading(width, now)
-        top.append(self._phase_line(width, now, signs))
+        top += self._phase_lines(width, now, signs)
         if bar := self._bar(width, now, signs):
             top.append(bar)
         if self.begin is None:
@@ -155,7 +159,8 @@ class Board:
         lines.append([])
         return lines
 
-    def _phase_line(self, width: int, now: float, signs: dict[str, str]) -> Line:
+    def _phase_lines(self, width: int, now: float, signs: dict[str, str]) -> list[Line]:
+        """Each phase with its seconds; broken into several lines where one is too short."""
         parts: list[Line] = []
         for name in PHASES:
             if name in self.phases:
@@ -167,26 +172,30 @@ class Board:
             elif self.ended is None:
                 parts.append([(name, MINOR)])
         room = (width - sum(map(_cells, parts))) // max(len(parts) - 1, 1)
-        gap = " " * min(max(room, 1), 3)
-        line: Line = []
-        for i, part in enumerate(parts):
-            line += [(gap, ""), *part] if i else part
-        return line
+        gap = " " * min(max(room, 2), 3)
+        lines: list[Line] = [[]]
+        for part in parts:
+            if lines[-1] and _cells(lines[-1]) + len(gap) + _cells(part) > width:
+                lines.append([])
+            lines[-1] += [(gap, ""), *part] if lines[-1] else part
+        return lines
 
     def _bar(self, width: int, now: float, signs: dict[str, str]) -> Line | None:
         """The way of the phase under way: steps of training, pictures decoded, bytes downloaded."""
         if self.phase == "train" and self.begin:
             left = self.seconds_left(now)
             done, total = self.done_steps, self.begin.steps
-            label, text = "", f"step {done:,} of {total:,}"
+            label, text, share = "", f"step {done:,} of {total:,}", done / total
+            if self.limit is not None:
+                share = max(share, (now - self.trains_since) / self.limit)
         elif self.progress is not None and self.phase is not None and self.progress.total:
             p = self.progress
             done, total, left = p.done, p.total, self._units.seconds_left(p.total, now)
-            label = f"{p.stage} "
+            label, share = f"{p.stage} ", done / total
             text = f"{amount(done, p.unit)} of {amount(total, p.unit)} {unit_word(p.unit)}".rstrip()
         else:
             return None
-        share = min(max(done / total, 0.0), 1.0) if total else 0.0
+        share = min(share, 1.0)
         tail = f"  {100 * share:3.0f} %  {text}"
         if left is not None and done < total:
             tail += f"  {clock(left)} left"
@@ -245,16 +254,8 @@ class Board:
         return [[*_pad(a, columns), ("    ", ""), *b] for a, b in zip(left, right, strict=True)]
 
 
-_SIGNS = {"done": "✔", "now": "▸", "later": "·", "full": "━", "empty": "─", "best": "◂ best", "none": "–"}
-_ASCII_SIGNS = {
-    "done": "+",
-    "now": ">",
-    "later": "-",
-    "full": "#",
-    "empty": ".",
-    "best": "< best",
-    "none": "-",
-}
+_SIGNS = {"now": "▸", "full": "━", "empty": "─", "best": "◂", "none": "–"}
+_ASCII_SIGNS = {"now": ">", "full": "#", "empty": ".", "best": "<", "none": "-"}
 
 _COLUMNS = (
     ("epoch", 7),
@@ -300,7 +301,8 @@ def _step_cells(s: Step, none: str) -> list[str]:
 def describe(begin: Started) -> list[str]:
     """What trains and where, in a few words each."""
     words = [f"{begin.parameters:,} parameters", begin.device.label or begin.device.name, begin.precision]
-    words.append("data on the device" if begin.placement == "device" else "data streamed")
+    if begin.placement == "stream":
+        words.append("data streamed")
     if begin.first_step:
         words.append(f"resumed at step {begin.first_step:,}")
     return words

@@ -33,6 +33,7 @@ from tenfold.hardware import process_started
 
 REDRAW_SECONDS = 0.125  # between two frames, at the least
 REDRAW_SHARE = 0.01  # of one core's time that drawing may take
+FIRST_SECONDS = 0.2  # before the first frame: a call that is refused at once shows its error alone
 TICK_SECONDS = 1.0  # between two frames where nothing happens but time
 LOG_SECONDS = 10.0  # between two lines of a log within an epoch
 
@@ -40,10 +41,14 @@ Listener = Callable[[Any], None]
 
 
 @contextmanager
-def display(title: str, stream: TextIO | None = None) -> Iterator[Listener]:
-    """Show a run's events while the block runs: give the listener to ``train(listen=...)``."""
+def display(title: str, limit: float | None = None, stream: TextIO | None = None) -> Iterator[Listener]:
+    """Show a run's events while the block runs: give the listener to ``train(listen=...)``.
+
+    ``limit`` is the seconds that training may take, where there is such a limit.
+    """
     stream = stream or sys.stderr
-    shown: Terminal | Log = Terminal(title, stream) if live_terminal(stream) else Log(title, stream)
+    board = Board(title, _origin(), limit)
+    shown: Terminal | Log = Terminal(board, stream) if live_terminal(stream) else Log(board, stream)
     with shown:
         yield shown.take
 
@@ -68,11 +73,11 @@ def _origin() -> float:
 class Log:
     """Plain lines, each with the seconds since the process was started."""
 
-    def __init__(self, title: str, stream: TextIO, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.stream, self.now = stream, now
-        self.board = Board(title, _origin() if now is time.monotonic else now())
+    def __init__(self, board: Board, stream: TextIO, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.board, self.stream, self.now = board, stream, now
         self.last = -math.inf
         self.stage_done = ""  # the stage whose end has been told
+        self.held: list[str] | None = []  # lines kept until the call has been accepted: a refusal stands alone
 
     def __enter__(self) -> Log:
         self.write(self.board.title)
@@ -80,17 +85,22 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.board.end(self.now())
+        if self.held is None:
+            print(file=self.stream, flush=True)
 
     def take(self, event: Any) -> None:
         now = self.now()
+        accepted = bool(self.board.phases)
         self.board.take(event, now)
+        if accepted:
+            self._release()
         if isinstance(event, Notice):
             self.write(f"note: {event.message}")
         elif isinstance(event, Started):
             self.write(", ".join([f"{event.steps:,} steps, {event.steps_per_epoch:,} an epoch", *describe(event)]))
             self.last = now
         elif isinstance(event, EpochEnd):
-            self.write(_epoch_line(event))
+            self.write(self._epoch_line(event))
             self.last = now
         elif isinstance(event, Step):
             if now - self.last >= LOG_SECONDS:
@@ -99,14 +109,33 @@ class Log:
         elif isinstance(event, Progress):
             self._progress(event, now)
         elif not isinstance(event, Checkpointed):
-            self.write(f"{event.name} …" if _utf8(self.stream) else f"{event.name} ...")
+            self.write(f"{event.name} …")
             self.last = now
 
     def write(self, text: str) -> None:
         text = render.printable(text)
-        if not _utf8(self.stream):
-            text = text.encode(self.stream.encoding or "ascii", "replace").decode(self.stream.encoding or "ascii")
-        print(f"{clock(self.now() - self.board.started):>8}  {text}", file=self.stream, flush=True)
+        text = text if _utf8(self.stream) else _ascii(text)
+        line = f"{clock(self.now() - self.board.started):>8}  {text}"
+        if self.held is None:
+            print(line, file=self.stream, flush=True)
+        else:
+            self.held.append(line)
+
+    def _release(self) -> None:
+        for line in self.held or ():
+            print(line, file=self.stream, flush=True)
+        self.held = None
+
+    def _epoch_line(self, e: EpochEnd) -> str:
+        begin = self.board.begin
+        digits = len(str(math.ceil(begin.steps / begin.steps_per_epoch))) if begin else 1
+        parts = [f"epoch {e.epoch:>{digits}} done", f"loss {e.loss:.4f}", f"accuracy {100 * e.accuracy:6.2f} %"]
+        if e.val_loss is not None:
+            parts.append(f"val loss {e.val_loss:.4f}")
+        if e.val_accuracy is not None:
+            parts.append(f"val accuracy {100 * e.val_accuracy:6.2f} %")
+        parts += [render.rate(e.images_per_second), render.size(e.memory_bytes), f"{clock(e.seconds)} of training"]
+        return "  ".join(parts)
 
     def _step_line(self, s: Step, now: float) -> str:
         parts = [
@@ -133,22 +162,13 @@ class Log:
         self.write(f"{p.stage}: {render.amount(p.done, p.unit)}{total} {render.unit_word(p.unit)}".rstrip())
 
 
-def _epoch_line(e: EpochEnd) -> str:
-    parts = [f"epoch {e.epoch} done", f"loss {e.loss:.4f}", f"accuracy {100 * e.accuracy:.2f} %"]
-    if e.val_loss is not None:
-        parts.append(f"val loss {e.val_loss:.4f}")
-    if e.val_accuracy is not None:
-        parts.append(f"val accuracy {100 * e.val_accuracy:.2f} %")
-    parts += [
-        render.rate(e.images_per_second),
-        render.size(e.memory_bytes),
-        f"{clock(e.seconds)} of training",
-    ]
-    return "  ".join(parts)
-
-
 def _utf8(stream: TextIO) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "") in ("utf8", "utf_8")
+
+
+def _ascii(text: str) -> str:
+    """``text`` for a stream that can't show all characters; as many as there were."""
+    return text.translate(str.maketrans("·×–…", "-x-~")).encode("ascii", "replace").decode()
 
 
 # ---- a terminal --------------------------------------------------------------------------------------------
@@ -157,13 +177,14 @@ def _utf8(stream: TextIO) -> bool:
 class Terminal:
     """The board, redrawn in place. What else is written to standard error appears above it."""
 
-    def __init__(self, title: str, stream: TextIO) -> None:
-        self.board = Board(title, _origin())
+    def __init__(self, board: Board, stream: TextIO) -> None:
+        self.board = board
         self.painter = Painter(stream)
         self.lock = threading.RLock()  # a signal handler may write a line while its thread holds it
         self.changed = threading.Event()
         self.ended = threading.Event()
         self.above = _Above(self, stream)
+        self.shown = False  # whether a frame has been drawn
         self.sound = True  # False once a frame could not be drawn: training goes on, drawing does not
         self.thread = threading.Thread(target=self._redraw, name="tenfold-display", daemon=True)
 
@@ -173,7 +194,7 @@ class Terminal:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.ended.set()
         self.changed.set()
         self.thread.join()
@@ -181,8 +202,8 @@ class Terminal:
             sys.stderr = self.painter.stream
         self.above.finish()
         self.board.end(time.monotonic())
-        if self.sound:
-            self._paint()
+        if self.sound and (self.shown or kind is None) and self._paint():
+            print(file=self.painter.stream, flush=True)
 
     def take(self, event: Any) -> None:
         with self.lock:
@@ -198,9 +219,10 @@ class Terminal:
         self.changed.set()
 
     def _redraw(self) -> None:
+        self.ended.wait(FIRST_SECONDS)
         while not self.ended.is_set():
             before = time.thread_time()
-            self.sound = False
+            self.sound, self.shown = False, True
             if not self._paint():
                 return
             self.sound = True
@@ -279,7 +301,7 @@ class Painter:
         parts = []
         for text, style in line:
             before, after = self._codes(style)
-            parts.append(f"{before}{text}{after}")
+            parts.append(f"{before}{text if self.unicode else _ascii(text)}{after}")
         return "".join(parts)
 
     def _codes(self, style: str) -> tuple[str, str]:

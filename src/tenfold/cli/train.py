@@ -1,0 +1,272 @@
+"""``tenfold train``: from a dataset's name or a folder of pictures to a run folder, shown as it goes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenfold.cli import render
+from tenfold.errors import CallError, RecipeError
+
+if TYPE_CHECKING:
+    from tenfold.training import TrainResult
+
+# Panels of --help.
+RECIPE, WHERE, OUT = "The recipe and its fields", "Where it runs", "What is left and printed"
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:min|[dhms])\s*)+")
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A dataset's name (digits, cifar10, cifar100), a folder of pictures, or a CSV of paths and labels; "
+            "digits where left out.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            rich_help_panel=RECIPE,
+            help="A shipped recipe or a YAML file (default: auto).",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", rich_help_panel=RECIPE, help="Change any field of the recipe; repeatable."
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(rich_help_panel=RECIPE, help="Passes over the training images, 2.5 too.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=RECIPE, help="Images a step.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(rich_help_panel=RECIPE, help="Of first weights, order and augmentation.")
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            rich_help_panel=RECIPE,
+            help="Train no longer than 30s, 10m, 2h or 1h30m, the schedule fitted to it.",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", rich_help_panel=RECIPE, help="Stop after N epochs without a better validation accuracy."
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=WHERE, help="The framework that trains (default: torch)."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", rich_help_panel=WHERE, help="auto (the fastest, default), cpu, cuda, cuda:1, mps or xpu."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=OUT,
+            show_default=False,
+            help="The run folder itself (default: runs/<data>-<recipe>-<n>).",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", rich_help_panel=OUT, help="Go on with a run that was stopped; takes no other option."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+) -> None:
+    """Train a model, measure it on the test images, and leave a run folder with the model and a report.
+
+    The recipe decides everything. --set changes any of its fields; tenfold recipes --fields lists them. The named
+    options are short for some of them.
+
+    Ctrl-C leaves a checkpoint and prints the command that goes on from there.
+    """
+    named = {
+        "--epochs": epochs,
+        "--batch-size": batch_size,
+        "--seed": seed,
+        "--time-limit": time_limit,
+        "--patience": patience,
+    }
+    if resume is not None:
+        given = {"DATA": data, "--recipe": recipe, "--engine": engine, "--device": device, "--out": out}
+        _refuse_with_resume(resume, {**given, "--set": changes or None, **named})
+    overrides = _overrides(changes or [], named)
+    call: dict[str, Any] = {"resume": resume}
+    if resume is None:
+        call = {
+            "data": data or "digits",
+            "recipe": recipe or "auto",
+            "engine": engine or "torch",
+            "device": device or "auto",
+            "overrides": overrides,
+            "out": out,
+        }
+    result = _run(call)
+    _tell(result)
+    if as_json:
+        render.print_json(result.to_dict())
+
+
+def _refuse_with_resume(run: Path, options: Mapping[str, Any]) -> None:
+    """A resumed run goes on as it was started; anything that would make it another run is refused."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise CallError(
+            f"--resume goes on with the run as it was started: {', '.join(given)} can't be given with it.",
+            f"tenfold train --resume {shlex.quote(str(run))} is the whole call; for another recipe start a new run.",
+        )
+
+
+# ---- the recipe's fields --------------------------------------------------------------------------------------
+
+
+def _overrides(changes: list[str], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Recipe fields by dotted name from --set and the named options, which must not contradict each other."""
+    fields = _named_fields(named)
+    if not changes:
+        return {name: value for name, (_, value) in fields.items()}
+    from tenfold.recipe import parse_set
+
+    overrides: dict[str, Any] = {}
+    for text in changes:
+        name, value = parse_set(text)
+        if overrides.get(name, value) != value:
+            raise CallError(f"--set gives {name} twice: {overrides[name]!r} and {value!r}.", "Leave one out.")
+        overrides[name] = value
+    for name, (option, value) in fields.items():
+        if name in overrides and overrides[name] != value:
+            raise CallError(
+                f"{option} says {value:g} and --set {name}={overrides[name]} says otherwise.",
+                "Leave one of the two out.",
+            )
+        overrides[name] = value
+    return overrides
+
+
+def _named_fields(named: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Recipe field → (option, value) of the named options that were given."""
+    fields = {}
+    for option, value in named.items():
+        if value is None:
+            continue
+        if option == "--time-limit":
+            value = duration(value)
+        if value < 0 or (value == 0 and option != "--seed"):
+            least = "must not be below 0" if option == "--seed" else "must be above 0"
+            raise RecipeError(f"{option} {value:g}: {least}.")
+        fields[option[2:].replace("-", "_")] = (option, value)
+    return fields
+
+
+def duration(text: str) -> float:
+    """Seconds of ``30s``, ``10m``, ``2h``, ``1h30m``, ``1d`` or a plain number of seconds."""
+    plain = text.strip().lower()
+    try:
+        value = float(plain)
+    except ValueError:
+        if not _DURATION.fullmatch(plain):
+            raise RecipeError(
+                f"--time-limit {text!r} is not a duration.", "Write it as 30s, 10m, 2h or 1h30m; 90 means 90 seconds."
+            ) from None
+        value = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)\s*(min|[dhms])", plain))
+    if not 0 < value < float("inf"):
+        raise RecipeError(f"--time-limit {text!r}: must be above 0.")
+    return value
+
+
+# ---- the work and its result ----------------------------------------------------------------------------------
+
+
+def _run(call: dict[str, Any]) -> TrainResult:
+    from tenfold import hardware
+    from tenfold.cli.live import display
+    from tenfold.training import train as work
+
+    resume = call.get("resume")
+    title = f"{call['data']} · recipe {call['recipe']}" if resume is None else f"going on with {resume}"
+    with display(title, _limit(call)) as listen:
+        return work(**call, listen=listen, since=hardware.process_started())
+
+
+def _limit(call: Mapping[str, Any]) -> float | None:
+    """The seconds that training may take. A resumed run has used up some of them, so it is shown by its steps."""
+    from tenfold import recipe as recipes
+
+    if "time_limit" in call.get("overrides", {}):
+        value = call["overrides"]["time_limit"]  # as yet unchecked: train() refuses what is no time
+        return float(value) if isinstance(value, (int, float)) and value > 0 else None
+    return recipes.load(call["recipe"]).time_limit if call.get("recipe", "auto") != "auto" else None
+
+
+def _tell(result: TrainResult) -> None:
+    """The result in words, on standard error: figures, what was left where, what to do next."""
+    from rich.text import Text
+
+    console = render.console()
+    run, report = shlex.quote(str(result.path)), shlex.quote(str(result.report))
+    parts = [
+        f"{name} {render.seconds(value)}" for name, value in result.seconds.items() if name != "total" and value >= 0.05
+    ]
+    lines = [
+        _figure(result),
+        Text(f"in {render.seconds(result.seconds['total'])}: {', '.join(parts)}"),
+        Text(),
+        Text.assemble(("Report  ", "dim"), str(result.report)),
+        Text.assemble(("Model   ", "dim"), str(result.bundle)),
+        Text(),
+        Text("Next", style="dim"),
+        Text(f"  tenfold predict {run} photo.jpg"),
+        Text(f"  tenfold evaluate {run}"),
+        Text(f"  {_opener()} {report}"),
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _figure(result: TrainResult) -> Any:
+    from rich.text import Text
+
+    if result.test is None:
+        return Text("Trained; the data has no test images to measure it on.", style="bold")
+    low, high = result.test.interval
+    return Text.assemble(
+        (f"Test accuracy {render.percent(result.test.accuracy)}", "bold green"),
+        f" on {render.count(result.test.n, 'image')} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        + _ending(result),
+    )
+
+
+def _ending(result: TrainResult) -> str:
+    epochs = f"{result.epochs:g} epochs"
+    return {
+        "patience": f", stopped after {epochs} without a better validation accuracy",
+        "time_limit": f", after {epochs}: all that the time limit allowed",
+    }.get(result.ended, "")
+
+
+def _opener() -> str:
+    """The command that opens a file in a browser here."""
+    return {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
