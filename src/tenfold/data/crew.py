@@ -23,7 +23,7 @@ RUN = 64
 MOST_WORKERS = 32
 
 # Below this many seconds of one core, starting workers costs more than it saves.
-_WORTH_WORKERS = 0.8
+_WORTH_WORKERS = 1.5
 _SECONDS_A_FILE = 1e-4
 _SECONDS_A_BYTE = 2.5e-8
 
