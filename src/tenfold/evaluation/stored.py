@@ -16,6 +16,7 @@ from tenfold.data.progress import Progress, silent
 from tenfold.errors import CallError, DataError, UnknownNameError, UnsupportedError, nearest
 from tenfold.evaluation import tta as augmentation
 from tenfold.evaluation.metrics import Evaluation, measure
+from tenfold.evaluation.svg import shorten
 
 if TYPE_CHECKING:
     from tenfold.bundle.manifest import Manifest
@@ -179,13 +180,14 @@ def _in_classes_of(model: Model, dataset: Dataset) -> Dataset:
     index = {name: i for i, name in enumerate(model.classes)}
     unknown = [name for name in dataset.classes if name not in index]
     if unknown:
-        shown = ", ".join(repr(name) for name in unknown[:8]) + (" …" if len(unknown) > 8 else "")
+        shown = ", ".join(repr(shorten(name, 40)) for name in unknown[:8]) + (" …" if len(unknown) > 8 else "")
         near = nearest(unknown[0], model.classes)
-        known = ", ".join(model.classes[:12]) + (" …" if len(model.classes) > 12 else "")
+        known = ", ".join(shorten(name, 40) for name in model.classes[:12]) + (" …" if len(model.classes) > 12 else "")
         raise DataError(
             f"{dataset.name} has {len(unknown)} of {len(dataset.classes)} classes that {model.name} does not know: "
             f"{shown}.",
-            (f"Did you mean {near!r} by {unknown[0]!r}? " if near else "") + f"The model's classes: {known}.",
+            (f"Did you mean {near!r} by {unknown[0]!r}? " if near and len(near) <= 40 else "")
+            + f"The model's classes: {known}.",
         )
     to = np.array([index[name] for name in dataset.classes], np.int64)
     splits = {name: Split(s.images, to[s.labels], s.origins) for name, s in dataset.splits.items()}
