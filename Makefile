@@ -1,0 +1,64 @@
+# Everything here sets up .venv by itself. `make help` lists the targets.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/installed
+LOCK    := requirements.lock
+SOURCES := src tests .ci
+
+# A Python that tenfold runs on; 3.11 first, because the versions in $(LOCK) are those of 3.11.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
+            $(if $(shell $(p) -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null && echo yes),$(p))))
+UV     ?= $(shell command -v uv 2>/dev/null)
+
+# Bytecode is compiled when things are installed: the first command a user runs does not wait for it.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
+	  sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1   \2/p' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Set up .venv with all that development needs
+
+demo: $(STAMP) ## Train on digits on the CPU, about a minute with the set-up; ends with where the report is
+	$(BIN)/tenfold train digits --device cpu
+
+test: $(STAMP) ## The tests; ARGS="tests/cli -x" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Style and types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the style right
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+$(STAMP): pyproject.toml $(LOCK)
+	@test -n "$(PYTHON)" || { echo "tenfold needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@rm -f $@
+	@set -e; \
+	test -x $(BIN)/python || $(if $(UV),$(UV) venv --quiet --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV)); \
+	pins=$$($(BIN)/python -c 'import sys; print("-c $(LOCK)" if sys.version_info[:2] == (3, 11) else "")'); \
+	test -n "$$pins" || echo "$(LOCK) is for Python 3.11; $$($(BIN)/python --version) gets the newest versions that fit."; \
+	echo "Setting up $(VENV) with $(if $(UV),uv,pip): a few minutes the first time"; \
+	$(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --compile) \
+	  $$pins -e '.[dev]'
+	@$(BIN)/python -m compileall -q src
+	@touch $@
+
+lock: ## Write requirements.lock anew from a fresh install on Python 3.11
+	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11)' 2>/dev/null || { echo "The lock is made on Python 3.11: make lock PYTHON=python3.11" >&2; exit 1; }
+	@set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PYTHON) -m venv "$$fresh"; \
+	"$$fresh/bin/python" -m pip install --quiet '.[dev]'; \
+	{ sed -n '/^#/p' $(LOCK); "$$fresh/bin/python" -m pip freeze --all --exclude tenfold --exclude pip | sed 's/+.*//'; } > "$$fresh/lock"; \
+	cp "$$fresh/lock" $(LOCK)
+
+clean: ## Remove .venv and what tools leave; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
