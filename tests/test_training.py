@@ -90,6 +90,8 @@ def test_the_recipe_is_fitted_to_small_data_and_says_so(squares: Dataset) -> Non
     recipe, notices = training.fit_to_data(tenfold.Recipe(batch_size=500), squares)
     assert recipe.batch_size == 32
     assert recipe.data.size == 16
+    digits = tenfold.load_dataset("digits", tenfold.Recipe(data={"val_fraction": "auto"}).data)
+    assert training.fit_to_data(tenfold.Recipe(), digits)[0].data.val_fraction == 0.1
     assert any("batch_size" in n for n in notices)
 
 

@@ -42,9 +42,10 @@ class Data(_Part):
     background: tuple[Byte, Byte, Byte] = Field(
         (0, 0, 0), description="RGB under transparent pictures and around padded ones"
     )
-    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+    val_fraction: Literal["auto"] | Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1,
-        description="share of the training images held out for validation where the source has no val split",
+        description="share of the training images held out for validation where the source has no val split; auto is "
+        "about 1,000 images, from 2 % to 10 %",
     )
     test_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.2, description="share of all images held out for testing where the source has no test split"

@@ -252,6 +252,8 @@ def fit_to_data(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, list[str]]:
     an epoch. Raises RecipeError where the recipe asks for what the data hasn't got.
     """
     changes: dict[str, Any] = {"data.size": dataset.geometry.height}
+    if dataset.split_rule and "val_fraction" in dataset.split_rule:
+        changes["data.val_fraction"] = dataset.split_rule["val_fraction"]
     notices = []
     images = len(dataset["train"])
     if not images:

@@ -63,3 +63,10 @@ def test_names_that_are_not_utf8_are_split_too():
 
 def test_rule_is_recorded_without_the_splits_the_source_has():
     assert split.rule(3, 0.1, 0) == {"rule": "stratified-hash", "seed": 3, "val_fraction": 0.1}
+
+
+def test_an_automatic_validation_share_is_a_thousand_images_within_bounds() -> None:
+    assert split.val_share("auto", 50_000) == 0.02
+    assert split.val_share("auto", 20_000) == 0.05
+    assert split.val_share("auto", 500) == 0.1
+    assert split.val_share(0.3, 500) == 0.3

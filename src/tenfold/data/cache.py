@@ -123,7 +123,7 @@ def _splits(listing: Listing, settings: recipe.Data) -> tuple[np.ndarray, dict[s
     has = {item.split for item in items} - {None}
     codes = np.array([SPLITS.index(item.split) if item.split else 0 for item in items], np.uint8)
     pool = np.flatnonzero(codes == 0)
-    val = 0.0 if "val" in has else settings.val_fraction
+    val = 0.0 if "val" in has else split.val_share(settings.val_fraction, len(pool))
     test = 0.0 if "test" in has else settings.test_fraction
     if not len(pool) or not (val or test):
         return codes, None

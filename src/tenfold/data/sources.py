@@ -97,11 +97,12 @@ def _digits(settings: recipe.Data) -> Dataset:
     geometry = Geometry(size, size, settings.resize, settings.background)
     images = _resized(pixels, geometry)
     origins = [f"digits/{i}" for i in range(len(labels))]
+    val = split.val_share(settings.val_fraction, len(labels))
     codes = split.assign(
         labels,
         origins,
         seed=settings.seed,
-        val_fraction=settings.val_fraction,
+        val_fraction=val,
         test_fraction=settings.test_fraction,
     )
     classes = tuple(str(digit) for digit in range(10))
@@ -115,7 +116,7 @@ def _digits(settings: recipe.Data) -> Dataset:
         geometry=geometry,
         mirror=False,
         fingerprint=fingerprint(image_digests(images), labels, classes, size, size),
-        split_rule=split.rule(settings.seed, settings.val_fraction, settings.test_fraction),
+        split_rule=split.rule(settings.seed, val, settings.test_fraction),
     )
 
 
@@ -163,10 +164,12 @@ def _cifar(
 
     def val_of(labels: np.ndarray) -> np.ndarray:
         origins = [f"train/{i}" for i in range(len(labels))]
-        codes = split.assign(labels, origins, seed=settings.seed, val_fraction=settings.val_fraction, test_fraction=0)
+        share = split.val_share(settings.val_fraction, len(labels))
+        codes = split.assign(labels, origins, seed=settings.seed, val_fraction=share, test_fraction=0)
         return np.asarray(codes == SPLITS.index("val"))
 
     pictures = cifar.load(variant, found, val_of, report)
+    val = split.val_share(settings.val_fraction, pictures.sizes[0] + pictures.sizes[1])
     size = cifar.SIDE if settings.size == "auto" else settings.size
     geometry = Geometry(size, size, settings.resize, settings.background)
     images, digests = _resized(pictures.images, geometry), pictures.digests
@@ -188,5 +191,5 @@ def _cifar(
         splits=splits,
         geometry=geometry,
         fingerprint=fingerprint(digests, pictures.labels, pictures.classes, size, size),
-        split_rule=split.rule(settings.seed, settings.val_fraction, 0) if settings.val_fraction else None,
+        split_rule=split.rule(settings.seed, val, 0) if val else None,
     )

@@ -26,6 +26,14 @@ def share(n: int, fraction: float) -> int:
     return min(max(wanted, 1 if n >= 3 else 0), n - 1)
 
 
+def val_share(wanted: float | str, images: int) -> float:
+    """The ``val_fraction`` for so many images: as asked for, and for ``auto`` about 1,000 images, but no less than
+    2 % and no more than 10 % of them."""
+    if isinstance(wanted, str):
+        return round(min(0.1, max(0.02, 1000 / max(1, images))), 4)
+    return wanted
+
+
 def assign(
     labels: np.ndarray, origins: Sequence[str], *, seed: int, val_fraction: float, test_fraction: float
 ) -> np.ndarray:
