@@ -5,8 +5,10 @@ Needs the bundle (or its model.onnx alone) and ONNX Runtime; no training framewo
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,9 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.bundle import store
+from tenfold.bundle.manifest import FILES, MODEL
 from tenfold.data import decode
-from tenfold.data.dataset import Geometry, Skipped
+from tenfold.data.dataset import Skipped
 from tenfold.errors import BundleError, CallError, ImageError
 from tenfold.runtimes import graph, onnxruntime
 
@@ -68,17 +71,22 @@ class Model:
     """
 
     def __init__(
-        self, name: str, classes: tuple[str, ...], geometry: Geometry, runtime: Runtime, manifest: Manifest | None
+        self, name: str, said: graph.Description, manifest: Manifest | None, start: Callable[[], Runtime]
     ) -> None:
         self.name = name
-        self.classes = classes
-        self.geometry = geometry
+        self.classes = said.classes
+        self.geometry = said.geometry
         self.manifest = manifest
-        self.runtime = runtime
+        self._start = start
+
+    @functools.cached_property
+    def runtime(self) -> Runtime:
+        """What computes; started when it is first asked for."""
+        return self._start()
 
     def __repr__(self) -> str:
         size = f"{self.geometry.height}×{self.geometry.width}"
-        return f"<tenfold model {self.name!r}: {len(self.classes)} classes, {size}, on {self.runtime.device}>"
+        return f"<tenfold model {self.name!r}: {len(self.classes)} classes, {size}>"
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3 of the model's size."""
@@ -127,8 +135,11 @@ class Model:
     def _decoded(self, sources: Iterator[tuple[int, Source]]) -> Iterator[tuple[str, np.ndarray | Skipped]]:
         """(path, pixels or why there are none) of each source; all but a lone one are decoded ahead, in threads."""
         first = list(islice(sources, 2))
+        if len(first) == 1:
+            picture = _Beside(lambda: self._decode(*first[0]))
+            self.runtime  # noqa: B018 - starts while the picture is being decoded
+            yield picture.result()
         if len(first) < 2:
-            yield from (self._decode(*item) for item in first)
             return
         from concurrent.futures import ThreadPoolExecutor
 
@@ -163,39 +174,80 @@ class Model:
         return decode.resize(pixels, self.geometry)
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Model:
+def load(path: str | Path, *, threads: int | None = None, quick: bool = False) -> Model:
     """The model at ``path``: a run's folder, a bundle's folder, or a model.onnx alone.
 
     All files of a bundle are verified. ``threads`` compute a batch; None is every core this process may use.
+    ``quick`` is for a few pictures: the runtime computes on one thread without optimizing the graph first, and it
+    starts with the first picture, beside that picture's decoding.
 
     Raises CallError where there is nothing at ``path``, BundleError for what is damaged or not a tenfold model.
     """
     path = Path(path)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
-        return _load_alone(path, threads)
+    alone = path.suffix.lower() == ".onnx" and not path.is_dir()
+    model = (_load_alone if alone else _load_bundle)(path, threads, quick)
+    if not quick:
+        model.runtime  # noqa: B018 - starts it
+    return model
+
+
+def _load_bundle(path: Path, threads: int | None, quick: bool) -> Model:
     bundle = store.open(path, verify=False)
-    runtime = onnxruntime.open(bundle.model(), threads=threads, where=f"{bundle.path}: model.onnx")
-    bundle.verify()
-    said, manifest = graph.describe(runtime.metadata, f"{bundle.path}: model.onnx"), bundle.manifest
+    rest = _Beside(lambda: bundle.verify([name for name in FILES if name != MODEL]))
+    data, manifest, where = bundle.model(), bundle.manifest, f"{bundle.path}: {MODEL}"
+    metadata = graph.inspect(data, where)
+    said = graph.describe(metadata, where)
     if (said.classes, said.geometry) != (manifest.classes, manifest.geometry):
-        raise BundleError(f"{bundle.path}: model.onnx and manifest.json differ in classes or geometry.")
-    return _model(manifest.name, said, runtime, manifest, f"{bundle.path}: model.onnx")
+        raise BundleError(f"{bundle.path}: {MODEL} and manifest.json differ in classes or geometry.")
+
+    def start() -> Runtime:
+        runtime = onnxruntime.start(data, metadata, threads=threads, quick=quick, where=where)
+        rest.result()
+        return _fitting(runtime, said, where)
+
+    return Model(manifest.name, said, manifest, start)
 
 
-def _load_alone(path: Path, threads: int | None) -> Model:
+def _load_alone(path: Path, threads: int | None, quick: bool) -> Model:
     if not path.exists():
         raise CallError(f"There is no run, bundle or model at {path}.")
-    runtime = onnxruntime.open(path, threads=threads, where=str(path))
-    said = graph.describe(runtime.metadata, str(path))
-    return _model(said.name, said, runtime, None, str(path))
+    data, where = onnxruntime.read(path), str(path)
+    metadata = graph.inspect(data, where)
+    said = graph.describe(metadata, where)
+
+    def start() -> Runtime:
+        runtime = onnxruntime.start(data, metadata, threads=threads, quick=quick, where=where)
+        return _fitting(runtime, said, where)
+
+    return Model(said.name, said, None, start)
 
 
-def _model(
-    name: str, said: graph.Description, runtime: onnxruntime.OnnxRuntime, manifest: Manifest | None, where: str
-) -> Model:
-    """The model, once the graph's own sizes are those of its metadata."""
-    geometry = said.geometry
-    wanted = (geometry.height, geometry.width, len(said.classes))
+def _fitting(runtime: onnxruntime.OnnxRuntime, said: graph.Description, where: str) -> Runtime:
+    """The runtime, where the graph's own sizes are those of its metadata."""
+    wanted = (said.geometry.height, said.geometry.width, len(said.classes))
     if (runtime.height, runtime.width, runtime.classes) != wanted:
         raise BundleError(f"{where} computes other sizes than its metadata say.")
-    return Model(name, said.classes, geometry, runtime, manifest)
+    return runtime
+
+
+class _Beside(threading.Thread):
+    """A call that goes on beside this thread; ``result`` waits for it and gives its value or raises its error."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._value

@@ -103,6 +103,8 @@ class GlobalPool(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
+    """Leaves out a share ``rate`` of the values at random in training; nothing afterwards."""
+
     kind: ClassVar[str] = "dropout"
     rate: float = 0.5
 
@@ -125,6 +127,8 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class Dense(Layer):
+    """Every unit sees every feature."""
+
     kind: ClassVar[str] = "dense"
     units: int
     bias: bool = True

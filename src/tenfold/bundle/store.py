@@ -11,24 +11,24 @@ Other files beside these are left alone and never read. See docs/bundle.md.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tenfold import __version__, paths
-from tenfold.architecture import weights as canonical
-from tenfold.architecture.layers import Architecture
-from tenfold.bundle import golden, manifest, tensors
+from tenfold.bundle import manifest, tensors
 from tenfold.bundle.manifest import FILES, GOLDEN, MANIFEST, MODEL, WEIGHTS, FileEntry, Manifest
 from tenfold.data.dataset import Geometry
 from tenfold.errors import BundleError, CallError, nearest
+
+# What only writing, or weights, or golden images need is imported there: predict opens a bundle on every call.
+if TYPE_CHECKING:
+    from tenfold.architecture.layers import Architecture
 
 _BLOCK = 2**20
 
@@ -65,6 +65,8 @@ class Bundle:
 
     def weights(self) -> dict[str, np.ndarray]:
         """float32 arrays by canonical name, in the network's order."""
+        from tenfold.architecture import weights as canonical
+
         network = self.manifest.architecture
         # a header names each weight with its shape and place: a kilobyte apiece is far more than it takes
         most = 4 * self.manifest.parameters + 1024 * (len(canonical.specs(network)) + 10)
@@ -81,6 +83,8 @@ class Bundle:
 
     def golden(self) -> tuple[np.ndarray, np.ndarray]:
         """(images uint8 N×H×W×3, the probabilities float32 N×classes that the model must give for them)."""
+        from tenfold.bundle import golden
+
         try:
             return golden.from_bytes(self.read(GOLDEN), self.manifest)
         except BundleError as error:
@@ -98,9 +102,9 @@ class Bundle:
         self._compare(name, len(data), hashlib.sha256(data).hexdigest(), data[:16])
         return data
 
-    def verify(self) -> None:
-        """Compare size and SHA-256 of every file with the manifest; BundleError names the first that differs."""
-        for name in FILES:
+    def verify(self, names: Iterable[str] = FILES) -> None:
+        """Compare size and SHA-256 of the files with the manifest; BundleError names the first that differs."""
+        for name in names:
             with self._open(name) as file:
                 start = file.read(16)
                 digest, size = hashlib.sha256(start), len(start)
@@ -145,6 +149,10 @@ def write(folder: Path, content: BundleContent) -> Bundle:
     Raises BundleError where the content doesn't fit together, the model's answers differ from the golden ones,
     or the disk fails; MissingExtraError where the package onnx isn't installed.
     """
+    from tenfold import paths
+    from tenfold.bundle import golden
+
+    content = replace(content, name=_as_text(content.name), classes=tuple(map(_as_text, content.classes)))
     _check(content)
     digest = weights_sha256(content.weights)
     probabilities = golden.expected(content.golden_logits, content.temperature)
@@ -154,7 +162,7 @@ def write(folder: Path, content: BundleContent) -> Bundle:
             (temporary / GOLDEN).write_bytes(golden.to_bytes(content.golden_images, probabilities))
             parity = _write_model(temporary / MODEL, content, probabilities)
             made = _manifest(temporary, content, digest, parity)
-            (temporary / MANIFEST).write_text(made.to_json(), encoding="utf-8")
+            (temporary / MANIFEST).write_bytes(made.to_json().encode("utf-8"))
     except OSError as error:
         raise BundleError(
             f"The bundle could not be written to {folder}: {error.strerror or error}.",
@@ -163,7 +171,15 @@ def write(folder: Path, content: BundleContent) -> Bundle:
     return Bundle(folder, made)
 
 
+def _as_text(name: str) -> str:
+    """A folder's name may hold bytes that are no text; they are written out, ``\\udcff``, rather than lost."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _check(content: BundleContent) -> None:
+    from tenfold.architecture import weights as canonical
+    from tenfold.bundle import golden
+
     canonical.check(content.architecture, content.weights)
     size = (content.geometry.height, content.geometry.width)
     images, logits = content.golden_images, content.golden_logits
@@ -197,13 +213,18 @@ def _write_model(path: Path, content: BundleContent, probabilities: np.ndarray) 
 
 def _manifest(folder: Path, content: BundleContent, digest: str, parity: Mapping[str, Any]) -> Manifest:
     """The manifest of the files in ``folder``, read back from its own text: what is written can be opened."""
+    import datetime
+
+    from tenfold import __version__
+    from tenfold.architecture import weights as canonical
+
     made = Manifest(
         name=content.name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         tenfold=__version__,
         classes=tuple(content.classes),
         geometry=content.geometry,
-        architecture=content.architecture,
+        network=content.architecture.to_dict(),
         temperature=float(content.temperature),
         parameters=canonical.count(content.architecture),
         weights_sha256=digest,
@@ -236,6 +257,10 @@ def open(path: Path | str, *, verify: bool = True) -> Bundle:
         raise BundleError(f"{folder}: {error.message}", error.hint) from None
     if verify:
         bundle.verify()
+        try:
+            bundle.manifest.architecture  # noqa: B018 - asking for it checks it
+        except BundleError as error:
+            raise BundleError(f"{folder}: {error.message}", error.hint) from None
     return bundle
 
 

@@ -2,7 +2,7 @@
 
 # os.path and not pathlib: it answers False where pathlib raises (a name that is too long), and joins a million
 # paths several times as fast.
-# ruff: noqa: PTH
+# ruff: noqa: PTH112, PTH113, PTH118, PTH122, PTH207
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def describe(metadata: Mapping[str, str], where: str) -> Description:
             "A newer tenfold wrote it. Upgrade with: pip install --upgrade tenfold",
         )
     return Description(
-        name=fields.text(own.get("name"), f"{where}: tenfold.name", 200),
+        name=fields.text(own.get("name"), f"{where}: tenfold.name", 1000),
         classes=fields.classes(_json(own, "classes", where), f"{where}: tenfold.classes"),
         geometry=fields.geometry(_json(own, "geometry", where), f"{where}: tenfold.geometry"),
         temperature=fields.temperature(_json(own, "temperature", where), f"{where}: tenfold.temperature"),
