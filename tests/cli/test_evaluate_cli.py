@@ -54,7 +54,7 @@ def test_json_is_one_object_with_the_published_keys(
     assert value["classes"] == list(CLASSES)
     assert np.array(value["confusion_matrix"]).trace() == round(18 * value["accuracy"])
     assert [c["support"] for c in value["per_class"]] == [6, 6, 6]
-    assert {"loss", "ece", "seconds", "run"} <= set(value) and value["report"] is None
+    assert {"loss", "ece", "ece_by_chance", "seconds", "run"} <= set(value) and value["report"] is None
 
 
 def test_nothing_is_written_into_the_run(bundle_folder: Path, pictures: Path) -> None:

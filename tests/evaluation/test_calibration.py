@@ -8,7 +8,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from tenfold.errors import TenfoldError
-from tenfold.evaluation.calibration import expected_calibration_error, fit_temperature, reliability, softmax
+from tenfold.evaluation.calibration import (
+    error_by_chance,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    softmax,
+)
 
 
 def _drawn(n: int, k: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -94,3 +100,17 @@ def test_reliability_bins_by_hand() -> None:
 def test_softmax_survives_large_logits() -> None:
     p = softmax(np.array([[1e4, 0.0], [0.0, 0.0]], np.float32))
     assert p.dtype == np.float32 and p.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize("n", [200, 2000])
+def test_error_by_chance_is_what_exact_probabilities_show(n: int) -> None:
+    rng = np.random.default_rng(n)
+    shown, told = [], []
+    for _ in range(60):
+        p = softmax(rng.normal(size=(n, 6)) * 3)
+        labels = (p.cumsum(1) > rng.random((n, 1)) * p.sum(1, keepdims=True)).argmax(1)
+        bins = reliability(p, labels)
+        shown.append(expected_calibration_error(bins))
+        told.append(error_by_chance(bins))
+    assert np.mean(told) == pytest.approx(np.mean(shown), rel=0.12)
+    assert error_by_chance(()) == 0.0

@@ -263,3 +263,10 @@ def test_history_may_be_rows_of_a_metrics_file(make: Callable[..., ReportContent
     rows = [{"event": "step", "epoch": 0.5}, {"event": "epoch", **dataclasses.asdict(_epoch(1))}]
     assert [r["epoch"] for r in parts.epochs(make(history=rows))] == [1]
     assert re.search(r"epoch 1: 50", report.html(make(history=rows)))
+
+
+def test_a_last_epoch_that_was_not_whole_stands_where_it_ended(make: Callable[..., ReportContent]) -> None:
+    rows = [{"event": "epoch", "epoch": i, "step": s} for i, s in ((1, 98), (2, 196), (3, 245))]
+    assert [r["at"] for r in parts.epochs(make(history=rows))] == [1.0, 2.0, 2.5]
+    assert [r["at"] for r in parts.epochs(make(history=rows[1:]))] == [2.0, 2.5]
+    assert [r["at"] for r in parts.epochs(make(history=[{"epoch": 1}, {"epoch": 2}]))] == [1.0, 2.0]

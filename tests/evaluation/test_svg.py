@@ -70,7 +70,7 @@ def test_lines_stand_gaps_and_few_points(values: list[float | None]) -> None:
 def test_lines_stay_inside_for_a_bounded_axis() -> None:
     drawn = svg.lines("accuracy", [1.0, 2.0], [svg.Series("a", "s0", [0.99, 1.0])], highest=1.0)
     for circle in ElementTree.fromstring(drawn).iter("circle"):
-        assert 0 < float(circle.get("cy", "0")) < 224 and 0 < float(circle.get("cx", "0")) < 310
+        assert 0 < float(circle.get("cy", "0")) < 228 and 0 < float(circle.get("cx", "0")) < 310
 
 
 def test_many_epochs_have_no_dots() -> None:

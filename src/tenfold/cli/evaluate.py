@@ -162,7 +162,8 @@ def _figures(e: Evaluation) -> Any:
         table.add_row("top-3", render.percent(e.top3, digits), "the true class is among the three most probable")
     table.add_row("macro F1", render.percent(e.macro_f1, digits), "mean over the classes, each counting alike")
     table.add_row("loss", f"{e.loss:.4f}", "mean −log probability of the true class")
-    table.add_row("ECE", render.percent(e.ece, digits), "mean distance of confidence from accuracy")
+    chance = render.percent(e.ece_by_chance, digits)
+    table.add_row("ECE", render.percent(e.ece, digits), f"calibration error; about {chance} by chance alone")
     if e.tta != "none":
         table.add_row("tta", e.tta, "answers averaged over changed pictures")
     return table

@@ -20,13 +20,15 @@ _CHUNK = 1 << 20  # logits taken at once in float64: 8 MB
 @dataclass(frozen=True)
 class Bin:
     """Images whose highest probability lies in ``(low, high]``: how many, their mean highest probability
-    (``confidence``) and the share that is right (``accuracy``)."""
+    (``confidence``) and the share that is right (``accuracy``). ``chance`` is how far these two would lie apart on
+    average by the draw of so many images alone, were the probabilities exact."""
 
     low: float
     high: float
     count: int
     confidence: float
     accuracy: float
+    chance: float
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -35,6 +37,7 @@ class Bin:
             "count": self.count,
             "confidence": self.confidence,
             "accuracy": self.accuracy,
+            "chance": self.chance,
         }
 
 
@@ -112,8 +115,17 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     count = np.bincount(index, minlength=bins)
     sums = np.bincount(index, weights=confidence, minlength=bins)
     hits = np.bincount(index, weights=right, minlength=bins)
+    variance = np.bincount(index, weights=confidence * (1 - np.minimum(confidence, 1)), minlength=bins)
+    chance = np.sqrt(variance * 2 / np.pi)  # mean absolute value of a normal distribution of that variance
     return tuple(
-        Bin(i / bins, (i + 1) / bins, int(count[i]), float(sums[i] / count[i]), float(hits[i] / count[i]))
+        Bin(
+            low=i / bins,
+            high=(i + 1) / bins,
+            count=int(count[i]),
+            confidence=float(sums[i] / count[i]),
+            accuracy=float(hits[i] / count[i]),
+            chance=float(chance[i] / count[i]),
+        )
         for i in range(bins)
         if count[i]
     )
@@ -123,3 +135,10 @@ def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
     """Mean distance between confidence and accuracy, each bin weighed by its images (Naeini et al. 2015)."""
     n = sum(b.count for b in bins)
     return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / n if n else 0.0
+
+
+def error_by_chance(bins: tuple[Bin, ...]) -> float:
+    """About what a perfectly calibrated model's calibration error comes to in these bins: never 0, since every bin
+    has a finite number of images. A measured error near it is no sign of miscalibration."""
+    n = sum(b.count for b in bins)
+    return sum(b.count * b.chance for b in bins) / n if n else 0.0

@@ -86,9 +86,17 @@ class Sample:
 
 
 def epochs(content: ReportContent) -> list[dict[str, Any]]:
-    """The history's epochs as mappings, in order; other rows of a metrics.jsonl are left out."""
+    """The history's epochs as mappings, in order; other rows of a metrics.jsonl are left out.
+
+    ``at`` is added: the passes over the data until then. It is ``epoch``, but for a last one that was not whole.
+    """
     rows = [dict(e) if isinstance(e, Mapping) else dataclasses.asdict(e) for e in content.history]
-    return [r for r in rows if r.get("event", "epoch") == "epoch" and r.get("epoch") is not None]
+    rows = [r for r in rows if r.get("event", "epoch") == "epoch" and r.get("epoch") is not None]
+    for row in rows:
+        first, step = rows[0], row.get("step")
+        whole = first["epoch"] * step / first["step"] if step and first.get("step") else row["epoch"]
+        row["at"] = min(float(row["epoch"]), whole)
+    return rows
 
 
 def worst_mistakes(content: ReportContent, limit: int = MISTAKES) -> list[Mistake]:

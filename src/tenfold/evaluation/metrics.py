@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import DataError, TenfoldError
-from tenfold.evaluation.calibration import Bin, expected_calibration_error, reliability
+from tenfold.evaluation.calibration import Bin, error_by_chance, expected_calibration_error, reliability
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 TOP = 3
@@ -70,6 +70,7 @@ class Evaluation:
     top3               share whose label is among the three most probable; None with three classes or fewer
     loss               mean negative log-likelihood of the label, in nats
     ece                expected calibration error over 15 equal-width bins
+    ece_by_chance      about what it is for a perfectly calibrated model, by the draw of so many images alone
     balanced_accuracy  mean recall, and ``macro_f1`` mean F1, over the classes that have images
     confusion          int64 K×K: rows are the true classes, columns the predicted
     reliability        the bins behind ``ece``
@@ -84,6 +85,7 @@ class Evaluation:
     top3: float | None
     loss: float
     ece: float
+    ece_by_chance: float
     balanced_accuracy: float
     macro_f1: float
     per_class: tuple[ClassFigures, ...]
@@ -118,6 +120,7 @@ class Evaluation:
             "top3": self.top3,
             "loss": self.loss,
             "ece": self.ece,
+            "ece_by_chance": self.ece_by_chance,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "classes": list(self.classes),
@@ -164,6 +167,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         top3=_top(probabilities, labels, true) if k > TOP else None,
         loss=float(-np.log(np.maximum(true.astype(np.float64), floor)).mean()),
         ece=expected_calibration_error(bins),
+        ece_by_chance=error_by_chance(bins),
         balanced_accuracy=math.fsum(c.recall or 0.0 for c in present) / len(present),
         macro_f1=math.fsum(c.f1 or 0.0 for c in present) / len(present),
         per_class=per_class,

@@ -92,7 +92,7 @@ def _fonts() -> list[str]:
 def curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """Loss, accuracy and learning rate by epoch, training and validation."""
     figure, axes = _figure((2.45, 2.1), columns=3, left=0.65, bottom=0.45)
-    x = [r["epoch"] for r in rows]
+    x = [r["at"] for r in rows]
     mark = "o" if len(rows) <= 40 else None
     for axis, key in ((axes[0], "accuracy"), (axes[1], "loss")):
         for name, column, color in (("train", key, GREY), ("validation", f"val_{key}", BLUE)):

@@ -7,6 +7,7 @@ paths and recipes come from strangers: everything that is not a literal here pas
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -86,7 +87,8 @@ def html(content: ReportContent, notes: Sequence[str] = ()) -> str:
 def _subtitle(content: ReportContent) -> str:
     d = content.dataset
     parts = [d.name, f"{len(d.classes):,} classes", f"{d.geometry.width} × {d.geometry.height} pixels"]
-    parts += [p for p in (content.engine, content.device, content.created) if p]
+    when = re.sub(r"(\d)T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", content.created)
+    parts += [p for p in (content.engine, content.device, when) if p]
     return " · ".join(map(escape, parts))
 
 
@@ -103,7 +105,9 @@ def _tiles(content: ReportContent) -> str:
         tiles.append(_tile("loss", f"{e.loss:.3f}", "−log probability of the true class"))
         if e.top3 is not None:
             tiles.append(_tile("top-3 accuracy", percent(e.top3, digits), "true class among the first three"))
-        tiles.append(_tile("calibration error", percent(e.ece, digits), "ECE, 15 bins"))
+        tiles.append(
+            _tile("calibration error", percent(e.ece, digits), f"ECE; by chance {percent(e.ece_by_chance, digits)}")
+        )
         tiles.append(_tile("macro F1", percent(e.macro_f1, digits), "every class counts alike"))
     if (v := content.val) and v is not content.evaluation:
         tiles.append(_tile("validation accuracy", percent(v.accuracy, 2 if v.n >= 1000 else 1), f"{v.n:,} images"))
@@ -148,7 +152,7 @@ def _training(content: ReportContent) -> str:
     rows = epochs(content)
     if not rows:
         return ""
-    x = [float(r["epoch"]) for r in rows]
+    x = [r["at"] for r in rows]
 
     def column(key: str) -> list[float | None]:
         return [r.get(key) for r in rows]
@@ -252,16 +256,17 @@ def _calibration(evaluation: Evaluation | None) -> str:
         return ""
     over = sum(b.count * (b.confidence - b.accuracy) for b in evaluation.reliability) / evaluation.n
     lean = "about as sure as it should be"
-    if abs(over) > 0.005:
+    if abs(over) > max(0.005, evaluation.ece_by_chance):
         lean = f"on the whole too {'sure' if over > 0 else 'modest'}, by {percent(abs(over), 1)}"
     return (
         f'<div class="card half"><div>{svg.reliability(evaluation.reliability)}</div><div><p>When the model says '
         "80 %, is it right in 80 of 100 cases? Images are put in 15 bins by the probability of the class chosen. A "
         "blue column is how often that was right, the orange mark what the model said on average.</p>"
         f"<p>The mean distance between the two over all images is the expected calibration error: "
-        f"{percent(evaluation.ece)}. The model is {lean}.</p>"
-        '<p class="soft small">Columns of few images (the grey ones below) jump about by chance; with a few hundred '
-        "images the error comes out a few points high even for a perfect model.</p></div></div>"
+        f"{percent(evaluation.ece)}. By chance alone, a perfectly calibrated model would show about "
+        f"{percent(evaluation.ece_by_chance)} on so many images. The model is {lean}.</p>"
+        '<p class="soft small">Columns of few images (the grey ones below show how many) jump about by chance.</p>'
+        "</div></div>"
     )
 
 
@@ -328,7 +333,8 @@ def _time(content: ReportContent) -> str:
     if content.peak_memory_bytes:
         facts["peak memory"] = size(content.peak_memory_bytes)
     h = content.hardware
-    facts |= {"engine": content.engine, "device": content.device, "precision": content.precision}
+    label = f"{content.device} ({h['device']})" if h.get("device") else content.device
+    facts |= {"engine": content.engine, "device": label, "precision": content.precision}
     facts["processor"] = " · ".join(
         str(x) for x in (h.get("cpu"), f"{h['cores']} cores" if h.get("cores") else None) if x
     )
@@ -358,7 +364,8 @@ def _recipe(content: ReportContent) -> str:
     if content.recipe:
         parts += (
             '<p class="soft small">Every decision of the run, as it was resolved; saved as recipe.yaml in the run’s '
-            f'folder, and given to --recipe it gives the run again.</p><pre class="tall">{escape(content.recipe)}</pre>'
+            "folder, and given to <code>--recipe</code> it gives the run again.</p>"
+            f'<pre class="tall">{escape(content.recipe)}</pre>'
         )
     return parts
 

@@ -54,7 +54,7 @@ def lines(
     highest: float = math.inf,
 ) -> str:
     """A line chart over epochs. ``show`` words a value; ``zero`` begins the axis at 0; ``highest`` bounds it."""
-    width, height, left, right, top, bottom = 310, 224, 46, 10, 44, 34
+    width, height, left, right, top, bottom = 310, 228, 46, 10, 44, 38
     values = [v for s in series for v in s.values if v is not None and math.isfinite(v)]
     marks = ticks(0.0 if zero or not values else min(values), max(values, default=1.0))
     if marks[-1] > highest:
@@ -73,7 +73,7 @@ def lines(
         parts.append(f'<path class="grid" d="M{left} {py(m):.1f}H{width - right}"/>')
         parts.append(_text("tick", left - 7, py(m) + 4, show(m), "end"))
     parts += [_text("tick", px(m), height - bottom + 17, f"{m:g}", "middle") for m in _whole_ticks(begin, end, x)]
-    parts.append(_text("tick", width - right, height - 2, "epoch", "end"))
+    parts.append(_text("tick", width - right, height - 5, "epoch", "end"))
     place: float = left
     for s in series if series[0].name else ():
         parts.append(f'<path class="line {s.style}" d="M{place:.0f} 28h16"/>')
@@ -143,7 +143,7 @@ def reliability(bins: Sequence[Bin]) -> str:
     parts.append(f'<path class="ideal" d="M{left} {floor}L{left + size} {top}"/>')
     parts.append(f'<path class="axis" d="M{left} {base}h{size}"/>')
     parts.append(_text("tick", left - 7, base - 22, "images", "end"))
-    parts.append(_text("tick", left + size, height - 3, "confidence", "end"))
+    parts.append(_text("tick", left + size, height - 4, "confidence", "end"))
     return _svg(width, height, "Reliability diagram", parts)
 
 
