@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
@@ -221,6 +222,16 @@ def test_a_time_limit_bounds_bar_and_time_left() -> None:
     board.limit = 10.0
     shown = "\n".join(text(board.frame(79, 23, 9.0)))
     assert "50 %  step 50 of 200  5.0 s left" in shown
+
+
+def test_the_time_left_reckons_with_smaller_pictures_at_first() -> None:
+    board = Board("cifar10", 0.0)
+    board.take(Phase("train"), 0.0)
+    board.take(dataclasses.replace(started(), light_steps=120, light_cost=0.4), 0.0)
+    for at in range(10, 61, 10):
+        board.take(step(at), at / 10)
+    # 60 of 200 steps in 6 s: 24 of 128 steps' worth, so 26 s and not 14 are left
+    assert board.seconds_left(6.0) == pytest.approx(26.0)
 
 
 def test_an_ended_board_shows_no_bar_and_no_pending_phase() -> None:

@@ -60,7 +60,7 @@ class Board:
             self._take_progress(event, now)
         elif isinstance(event, Started):
             self.begin, self.trains_since = event, now
-            self._steps.at(now, event.first_step)
+            self._steps.at(now, self._work(event.first_step))
         elif isinstance(event, Step):
             self._take_step(event, now)
         elif isinstance(event, EpochEnd):
@@ -90,7 +90,7 @@ class Board:
 
     def _take_step(self, event: Step, now: float) -> None:
         self.step = event
-        self._steps.at(now, event.step)
+        self._steps.at(now, self._work(event.step))
         self.losses.add(event.step, event.loss)
         self.accuracies.add(event.step, event.accuracy)
 
@@ -118,9 +118,14 @@ class Board:
             self.begin.first_step if self.begin else 0,
         )
 
+    def _work(self, steps: int) -> float:
+        """What the first ``steps`` cost, in steps on pictures of full size."""
+        light = min(self.begin.light_steps, steps) if self.begin else 0
+        return steps - light + light * (self.begin.light_cost if self.begin else 1.0)
+
     def seconds_left(self, now: float) -> float | None:
         """Of training; None before there is a pace."""
-        left = self._steps.seconds_left(self.begin.steps, now) if self.begin else None
+        left = self._steps.seconds_left(self._work(self.begin.steps), now) if self.begin else None
         if self.limit is None or self.begin is None:
             return left
         allowed = max(self.limit - (now - self.trains_since), 0.0)

@@ -14,9 +14,9 @@ SEEN_SECONDS = 1.0  # of work before the time left is guessed
 class Pace:
     """Where some work stood over the last WINDOW_SECONDS."""
 
-    points: deque[tuple[float, int]] = field(default_factory=deque)
+    points: deque[tuple[float, float]] = field(default_factory=deque)
 
-    def at(self, now: float, done: int) -> None:
+    def at(self, now: float, done: float) -> None:
         """``done`` units are done at ``now`` (monotonic seconds)."""
         points = self.points
         if len(points) >= 2 and now - points[-2][0] < SPACING_SECONDS:
@@ -25,7 +25,7 @@ class Pace:
         while len(points) > 2 and now - points[1][0] > WINDOW_SECONDS:
             points.popleft()
 
-    def seconds_left(self, total: int, now: float) -> float | None:
+    def seconds_left(self, total: float, now: float) -> float | None:
         """Until ``total`` is done, counted down from the last point; None before there is a pace."""
         if len(self.points) < 2:
             return None

@@ -37,7 +37,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Started:
-    """Once, before the first step. ``first_step`` is above 0 in a resumed run."""
+    """Once, before the first step. ``first_step`` is above 0 in a resumed run.
+
+    The first ``light_steps`` steps are on smaller pictures and take about ``light_cost`` of a later step's time.
+    """
 
     steps: int
     steps_per_epoch: int
@@ -46,6 +49,8 @@ class Started:
     device: Device
     precision: str
     placement: Literal["device", "stream"]
+    light_steps: int = 0
+    light_cost: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -182,11 +182,12 @@ class Training:
     # ---- between steps -----------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        job = self.job
+        job, low = self.job, self.recipe.low_res
+        light = (round(low.until * self.plan.steps), (low.size / job.architecture.height) ** 2) if low else (0, 1.0)
         job.report(
             Started(
                 self.plan.steps, self.plan.steps_per_epoch, self.step, count(job.architecture), job.device,
-                self.precision, self.feed.placement,
+                self.precision, self.feed.placement, *light,
             )
         )  # fmt: skip
         self._clock = self._saved = self._shown = self._shown_at = time.perf_counter()
