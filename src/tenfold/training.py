@@ -196,12 +196,19 @@ def _train_in(
     run.update(status="running")
     try:
         return _train_through(call, clock, run, recipe, architecture, dataset)
+    except KeyboardInterrupt:  # a second one while training, or any in what comes after
+        with suppress(OSError):
+            run.update(status="interrupted")
+        raise _stopped(run, "Interrupted; what the last checkpoint holds is kept.") from None
     except BaseException as error:
         if run.record["status"] == "running":
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # a full disk must not hide what went wrong
-                run.update(status=status, error=str(error))
+                run.update(status="failed", error=str(error))
         raise
+
+
+def _stopped(run: Run, message: str) -> StoppedError:
+    return StoppedError(message, f"Go on with: tenfold train --resume {shlex.quote(str(run.path))}")
 
 
 def _train_through(
@@ -210,10 +217,7 @@ def _train_through(
     fitted = _fit(call, clock, run, recipe, architecture, dataset)
     if fitted.ended == "interrupt":
         run.update(status="interrupted")
-        raise StoppedError(
-            f"Stopped at step {fitted.steps}; the checkpoint is kept.",
-            f"Go on with: tenfold train --resume {shlex.quote(str(run.path))}",
-        )
+        raise _stopped(run, f"Stopped at step {fitted.steps}; the checkpoint is kept.")
     clock.phase("evaluate")
     tested = _evaluate(call, recipe, architecture, dataset, fitted)
     clock.phase("save")

@@ -14,6 +14,7 @@ import pytest
 from tenfold import training
 from tenfold.cli import app
 from tenfold.cli.train import duration
+from tenfold.data.dataset import Dataset
 from tenfold.errors import RecipeError, StoppedError, TrainingError
 
 ISSUE_KEYS = [
@@ -228,6 +229,21 @@ def test_how_a_training_failed_is_the_exit_code(
     monkeypatch.setattr(training, "train", train)
     assert app.run(["train", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == code
+
+
+def test_ctrl_c_after_the_training_still_leaves_the_command(squares: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs tenfold[torch]")
+
+    def listen(event: Any) -> None:
+        if event == training.Phase("evaluate"):
+            raise KeyboardInterrupt
+
+    overrides = {"model.widths": [4, 4], "epochs": 1, "precision": "fp32"}
+    call: dict[str, Any] = {"recipe": "classic", "device": "cpu", "overrides": overrides, "out": tmp_path / "run"}
+    with pytest.raises(StoppedError) as caught:
+        training.train(squares, **call, listen=listen)
+    assert caught.value.hint == f"Go on with: tenfold train --resume {tmp_path}/run"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
