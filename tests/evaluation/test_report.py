@@ -270,3 +270,16 @@ def test_a_last_epoch_that_was_not_whole_stands_where_it_ended(make: Callable[..
     assert [r["at"] for r in parts.epochs(make(history=rows))] == [1.0, 2.0, 2.5]
     assert [r["at"] for r in parts.epochs(make(history=rows[1:]))] == [2.0, 2.5]
     assert [r["at"] for r in parts.epochs(make(history=[{"epoch": 1}, {"epoch": 2}]))] == [1.0, 2.0]
+
+
+def test_seconds_are_asked_after_the_plots(
+    make: Callable[..., ReportContent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(plots, "draw", lambda content: done.append("plots") or {})
+
+    def clock() -> dict[str, float]:
+        assert done == ["plots"]
+        return {"train": 30.0, "total": 42.0}
+
+    assert "42.0 s" in _check(report.write(tmp_path, make(seconds=clock)).read_text(encoding="utf-8")).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class ReportContent:
     history        the run's epochs: ``EpochEnd`` or mappings with its fields, as in metrics.jsonl
     recipe         the resolved recipe as YAML
     command        how to do it again
-    seconds        wall-clock seconds by phase, and ``total``; of the whole command
+    seconds        wall-clock seconds by phase, and ``total``, of the whole command; as a callable it is asked when the
+                   plots are drawn and only the page is left to be written
     hardware       ``hardware.describe()``; versions: ``hardware.versions(...)``
     facts          further lines for the table of facts: label to text
     notes          sentences the reader must be told
@@ -52,7 +53,7 @@ class ReportContent:
     recipe: str = ""
     command: str = ""
     created: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] | Callable[[], Mapping[str, float]] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parameters: int | None = None

@@ -53,6 +53,7 @@ def write(folder: Path, content: ReportContent) -> Path:
 
 def html(content: ReportContent, notes: Sequence[str] = ()) -> str:
     """The page. ``notes`` are shown with the content's own."""
+    times = content.seconds() if callable(content.seconds) else content.seconds
     sections = [
         ("training", "Training", _training(content)),
         ("confusion", "Which classes are confused", _confusion(content)),
@@ -60,7 +61,7 @@ def html(content: ReportContent, notes: Sequence[str] = ()) -> str:
         ("mistakes", "Worst mistakes", _mistakes(content)),
         ("calibration", "Calibration", _calibration(content.evaluation)),
         ("data", "Data", _data(content)),
-        ("time", "Time and hardware", _time(content)),
+        ("time", "Time and hardware", _time(content, times)),
         ("recipe", "Recipe", _recipe(content)),
     ]
     sections = [s for s in sections if s[2]]
@@ -75,7 +76,7 @@ def html(content: ReportContent, notes: Sequence[str] = ()) -> str:
         f"<title>{escape(content.title)} · tenfold</title><style>{style}</style></head>"
         f'<body style="--aspect: {aspect}"><header><h1>{escape(content.title)}</h1>'
         f'<p class="lead">{_subtitle(content)}</p><nav>{links}</nav></header>'
-        f"{_tiles(content)}{_notes([*content.notes, *_evaluation_notes(content), *notes])}{body}"
+        f"{_tiles(content, times)}{_notes([*content.notes, *_evaluation_notes(content), *notes])}{body}"
         f"<footer>Written by tenfold{_version(content)}. This page needs no network and no other file.</footer>"
         f"</body></html>\n"
     )
@@ -92,7 +93,7 @@ def _subtitle(content: ReportContent) -> str:
     return " · ".join(map(escape, parts))
 
 
-def _tiles(content: ReportContent) -> str:
+def _tiles(content: ReportContent, times: Mapping[str, float]) -> str:
     tiles = []
     if e := content.evaluation:
         digits = 2 if e.n >= 1000 else 1  # more would be noise
@@ -111,10 +112,10 @@ def _tiles(content: ReportContent) -> str:
         tiles.append(_tile("macro F1", percent(e.macro_f1, digits), "every class counts alike"))
     if (v := content.val) and v is not content.evaluation:
         tiles.append(_tile("validation accuracy", percent(v.accuracy, 2 if v.n >= 1000 else 1), f"{v.n:,} images"))
-    if "total" in content.seconds:
-        train = content.seconds.get("train")
+    if "total" in times:
+        train = times.get("train")
         under = f"training: {seconds(train)}" if train is not None else "the whole command"
-        tiles.append(_tile("time", seconds(content.seconds["total"]), under))
+        tiles.append(_tile("time", seconds(times["total"]), under))
     if content.parameters is not None:
         tiles.append(_tile("parameters", f"{content.parameters:,}", "in the network"))
     if content.images_per_second:
@@ -323,11 +324,11 @@ def _rule(rule: Mapping[str, Any] | None) -> str:
     return ", ".join(str(v) if k == "rule" else f"{k} {v}" for k, v in rule.items()) if rule else "the source’s own"
 
 
-def _time(content: ReportContent) -> str:
-    phases = [(k, v) for k, v in content.seconds.items() if k != "total"]
+def _time(content: ReportContent, times: Mapping[str, float]) -> str:
+    phases = [(k, v) for k, v in times.items() if k != "total"]
     facts: dict[str, str] = {}
-    if "total" in content.seconds:
-        facts["total"] = seconds(content.seconds["total"])
+    if "total" in times:
+        facts["total"] = seconds(times["total"])
     if content.images_per_second:
         facts["throughput"] = f"{rate(content.images_per_second)} in training"
     if content.peak_memory_bytes:
