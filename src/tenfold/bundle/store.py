@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from tenfold.bundle import manifest, tensors
+from tenfold.bundle import fields, manifest, tensors
 from tenfold.bundle.manifest import FILES, GOLDEN, MANIFEST, MODEL, WEIGHTS, FileEntry, Manifest
 from tenfold.data.dataset import Geometry
 from tenfold.errors import BundleError, CallError, nearest
@@ -180,7 +180,13 @@ def _check(content: BundleContent) -> None:
     from tenfold.architecture import weights as canonical
     from tenfold.bundle import golden
 
+    fields.classes(list(content.classes), "classes")
+    fields.temperature(content.temperature, "temperature")
     canonical.check(content.architecture, content.weights)
+    if len(content.classes) != content.architecture.classes:
+        raise BundleError(
+            f"{len(content.classes)} class names for a network with {content.architecture.classes} logits."
+        )
     size = (content.geometry.height, content.geometry.width)
     images, logits = content.golden_images, content.golden_logits
     if images.dtype != np.uint8 or images.shape[1:] != (*size, 3):
@@ -295,11 +301,10 @@ def _open_plain(path: Path, folder: Path) -> IO[bytes]:
         raise BundleError(f"{folder}: {path.name} is missing.") from None
     except OSError as error:
         raise BundleError(f"{folder}: {path.name} can't be read: {error.strerror}.") from None
-    file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
+        os.close(descriptor)
         raise BundleError(f"{folder}: {path.name} is not a plain file.")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:

@@ -3,7 +3,7 @@
 A model.onnx may come from a stranger, and a runtime's loader does what the file says: opens other files that it
 names as its weights, runs loops, makes tensors of any size. This module walks the file's protobuf messages (varints,
 lengths, nothing is copied), and refuses whatever a tenfold model has no need of: weights in other files, operators
-that are not among ``OPERATORS``, graphs within nodes, functions. It reads the metadata on the way, so that neither
+that are not among ``OPERATORS``, kernels and paddings of any size, graphs within nodes, functions. It reads the metadata on the way, so that neither
 the package onnx nor a runtime is needed to know a model's classes.
 
 The field numbers are those of onnx.proto (ONNX IR), the encoding is protobuf's.
@@ -19,8 +19,9 @@ from tenfold.data.dataset import Geometry
 from tenfold.errors import BundleError
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
-MAX_MESSAGES = 200_000
+MAX_PARTS = 200_000
 MAX_METADATA = 8 * 2**20
+MAX_NUMBER = 64  # of kernels, strides and paddings, as an architecture bounds them
 FORMAT = 1  # of the metadata
 
 INPUT = "pixels"
@@ -39,6 +40,8 @@ _MODEL = {"graph": 7, "metadata": 14, "training": 20, "functions": 25, "opset": 
 _GRAPH = {"node": 1, "initializer": 5, "sparse": 15, "input": 11, "output": 12}
 _NODE = {"op_type": 4, "attribute": 5, "domain": 7}
 _ATTRIBUTE_REFUSED = {5: "a tensor", 6: "a graph", 10: "tensors", 11: "graphs", 22: "a tensor", 23: "tensors"}
+_ATTRIBUTE_NUMBERS = (3, 8)  # i and ints
+_MINUS_ONE = 2**64 - 1  # as a varint; the one negative number written, for the last axis
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 Field = tuple[int, "int | memoryview"]
@@ -100,7 +103,7 @@ class _Reader:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.left = MAX_MESSAGES
+        self.left = MAX_PARTS
 
     def model(self, data: memoryview) -> dict[str, str]:
         metadata: dict[str, str] = {}
@@ -135,9 +138,23 @@ class _Reader:
             elif number == _NODE["domain"] and bytes(self.message(value)[:80]) not in (b"", b"ai.onnx"):
                 raise self.refused("operators of another domain")
             elif number == _NODE["attribute"]:
-                for inner, _ in self.fields(self.message(value)):
-                    if inner in _ATTRIBUTE_REFUSED:
-                        raise self.refused(f"{_ATTRIBUTE_REFUSED[inner]} within an operator")
+                self.attribute(self.message(value))
+
+    def attribute(self, data: memoryview) -> None:
+        for number, value in self.fields(data):
+            if number in _ATTRIBUTE_REFUSED:
+                raise self.refused(f"{_ATTRIBUTE_REFUSED[number]} within an operator")
+            if number in _ATTRIBUTE_NUMBERS:
+                numbers = [value] if isinstance(value, int) else self.packed(value)
+                if any(MAX_NUMBER < n < _MINUS_ONE for n in numbers):
+                    raise self.refused(f"a size or padding above {MAX_NUMBER}")
+
+    def packed(self, data: memoryview) -> Iterator[int]:
+        at = 0
+        while at < len(data):
+            self.left -= 1
+            value, at = _varint(data, at)
+            yield value
 
     def tensor(self, data: memoryview) -> None:
         for number, value in self.fields(data):

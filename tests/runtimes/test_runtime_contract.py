@@ -1,0 +1,114 @@
+"""What every runtime must do: the same tests run against each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tenfold.bundle import golden, store
+from tenfold.errors import BundleError, CallError
+from tenfold.runtimes import onnxruntime
+from tenfold.runtimes.base import Runtime
+
+# name: (opens the runtime on a bundle's folder)
+RUNTIMES: dict[str, Callable[[Path], Runtime]] = {
+    "onnxruntime": lambda folder: onnxruntime.open(folder / "model.onnx"),
+    "onnxruntime, one thread": lambda folder: onnxruntime.open(folder / "model.onnx", threads=1),
+    "onnxruntime, quick": lambda folder: onnxruntime.start(
+        (folder / "model.onnx").read_bytes(), {}, quick=True, where="model.onnx"
+    ),
+}
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest, bundle_folder: Path) -> Runtime:
+    return RUNTIMES[request.param](bundle_folder)
+
+
+def test_gives_the_golden_answers(runtime: Runtime, bundle_folder: Path) -> None:
+    verdict = golden.replay(store.open(bundle_folder), runtime)
+    assert verdict.max_difference < 1e-5
+
+
+def test_says_what_it_is_and_where_it_runs(runtime: Runtime) -> None:
+    assert runtime.name == "onnxruntime" and runtime.device == "cpu"
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 700])
+def test_any_number_of_images(runtime: Runtime, count: int, bundle_content: Any, reference_logits: Any) -> None:
+    """More than a batch holds, one, and none; always the answer of the image alone."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    answer = runtime.probabilities(images)
+    assert answer.dtype == np.float32 and answer.shape == (count, 3)
+    content = bundle_content()
+    for i in {0, count // 2, count - 1} if count else ():
+        logits = reference_logits(content.architecture, content.weights, images[i : i + 1])
+        np.testing.assert_allclose(answer[i], golden.expected(logits, 1.25)[0], atol=2e-6)
+    np.testing.assert_allclose(answer.sum(1), 1, atol=1e-5)
+
+
+def test_pixels_that_are_not_in_a_row_in_memory(runtime: Runtime) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 3, 6), np.uint8).transpose(3, 0, 1, 2)
+    assert np.array_equal(runtime.probabilities(images), runtime.probabilities(images.copy()))
+
+
+def test_a_read_only_memory_map(runtime: Runtime, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert np.array_equal(runtime.probabilities(mapped), runtime.probabilities(images))
+
+
+@pytest.mark.parametrize(
+    "images, said",
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), r"uint8 N×8×8×3, not float32 2×8×8×3.*from 0 to 255"),
+        (np.zeros((2, 8, 9, 3), np.uint8), "not uint8 2×8×9×3"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "not uint8 2×3×8×8"),
+        (np.zeros((8, 8, 3), np.uint8), r"images\[None\]"),
+        (np.zeros((2, 8, 8, 1), np.uint8), "not uint8 2×8×8×1"),
+        ([[1, 2]], "NumPy array.*not list"),
+    ],
+)
+def test_other_images_are_a_wrong_call(runtime: Runtime, images: Any, said: str) -> None:
+    with pytest.raises(CallError, match=said):
+        runtime.probabilities(images)
+
+
+# ---- ONNX Runtime's own -------------------------------------------------------------------------------------
+
+
+def test_threads_must_be_positive(bundle_folder: Path) -> None:
+    with pytest.raises(CallError, match="threads must be 1 or more"):
+        onnxruntime.open(bundle_folder / "model.onnx", threads=0)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"m\.onnx can't be read: No such file"):
+        onnxruntime.open(tmp_path / "m.onnx")
+
+
+def test_a_file_larger_than_onnx_allows_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(2**31)  # a sparse file
+    with pytest.raises(BundleError, match="larger than an ONNX file can be"):
+        onnxruntime.open(tmp_path / "m.onnx")
+
+
+def test_answers_that_are_not_finite_are_no_answers(bundle_content: Any, tmp_path: Path) -> None:
+    """Weights can be finite and the sums not; such a model may not leave, and if it came, may not answer."""
+    from tenfold.export import onnx as export
+
+    content = bundle_content()
+    weights = {name: value * np.float32(1e30) if "dense" in name else value for name, value in content.weights.items()}
+    path = tmp_path / "m.onnx"
+    export.write(
+        content.architecture, weights, classes=content.classes, geometry=content.geometry, temperature=1.0, name="x",
+        path=path,
+    )  # fmt: skip
+    with pytest.raises(BundleError, match="answers that are no probabilities"):
+        onnxruntime.open(path).probabilities(content.golden_images)
