@@ -230,9 +230,9 @@ def _tell(result: TrainResult) -> None:
     parts = [
         f"{name} {render.seconds(value)}" for name, value in result.seconds.items() if name != "total" and value >= 0.05
     ]
+    console.print(_figure(result))
+    console.print(f"in {render.seconds(result.seconds['total'])}: {', '.join(parts)}")
     lines = [
-        _figure(result),
-        Text(f"in {render.seconds(result.seconds['total'])}: {', '.join(parts)}"),
         Text(),
         Text.assemble(("Report  ", "dim"), str(result.report)),
         Text.assemble(("Model   ", "dim"), str(result.bundle)),
@@ -243,7 +243,7 @@ def _tell(result: TrainResult) -> None:
         Text(f"  {_opener()} {report}"),
     ]
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True)  # a path is never broken: it is there to be copied
 
 
 def _figure(result: TrainResult) -> Any:
