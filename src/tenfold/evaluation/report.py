@@ -124,6 +124,7 @@ def _tiles(content: ReportContent, times: Mapping[str, float]) -> str:
 
 
 def _tile(label: str, value: str, under: str) -> str:
+    under = under.replace(" %", "\u00a0%")
     return f'<div class="tile"><span>{escape(label)}</span><b>{escape(value)}</b><span>{escape(under)}</span></div>'
 
 
