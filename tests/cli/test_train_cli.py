@@ -152,7 +152,7 @@ def test_an_early_end_is_said(
 ) -> None:
     monkeypatch.setattr(training, "train", lambda **call: result(tmp_path, ended))
     assert app.run(["train"]) == 0
-    assert said in capsys.readouterr().err
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
