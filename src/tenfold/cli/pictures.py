@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from tenfold.data.dataset import Skipped
 from tenfold.data.decode import MAX_BYTES, SUFFIXES
@@ -46,10 +45,10 @@ def find(sources: Iterable[str]) -> tuple[list[str], list[Skipped]]:
     return found, missing
 
 
-def read(found: Iterable[str]) -> Iterator[Path | bytes]:
+def read(found: Iterable[str]) -> Iterator[str | bytes]:
     """Each picture as the model takes it: a path, or the bytes of standard input (one more than allowed at most)."""
     for path in found:
-        yield sys.stdin.buffer.read(MAX_BYTES + 1) if path == STANDARD_INPUT else Path(path)
+        yield sys.stdin.buffer.read(MAX_BYTES + 1) if path == STANDARD_INPUT else path
 
 
 def _check_standard_input(found: list[str]) -> None:

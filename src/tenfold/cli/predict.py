@@ -96,6 +96,7 @@ class _Line:
     """Lines of a picture each: columns in a terminal, else fields with tabs between them and four decimals."""
 
     def __init__(self, found: Sequence[str], classes: Sequence[str]) -> None:
+        self.out = sys.stdout  # as it is now: progress bars put something else there while they are drawn
         self.columns = sys.stdout.isatty()
         self.path = min(max(len(_plain(path)) for path in found), 60) if self.columns else 0
         self.name = min(max(len(_plain(name)) for name in classes), 24)
@@ -103,10 +104,10 @@ class _Line:
     def show(self, answer: Prediction) -> None:
         path = _plain(answer.path)
         if not self.columns:
-            print("\t".join([path, *(f"{_plain(name)}\t{p:.4f}" for name, p in answer.top)]))
+            print("\t".join([path, *(f"{_plain(name)}\t{p:.4f}" for name, p in answer.top)]), file=self.out)
             return
         cells = [f"{_plain(name):<{self.name}} {100 * p:5.1f} %" for name, p in answer.top]
-        print("  ".join([f"{path:<{self.path}}", *cells]), flush=True)
+        print("  ".join([f"{path:<{self.path}}", *cells]), file=self.out, flush=True)
 
 
 def _plain(text: str) -> str:

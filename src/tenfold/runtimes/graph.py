@@ -1,10 +1,11 @@
 """What an ONNX file holds, read from its bytes before any runtime sees them.
 
-A model.onnx may come from a stranger, and a runtime's loader does what the file says: opens other files that it
-names as its weights, runs loops, makes tensors of any size. This module walks the file's protobuf messages (varints,
-lengths, nothing is copied), and refuses whatever a tenfold model has no need of: weights in other files, operators
-that are not among ``OPERATORS``, kernels and paddings of any size, graphs within nodes, functions. It reads the metadata on the way, so that neither
-the package onnx nor a runtime is needed to know a model's classes.
+A model.onnx may come from a stranger, and a runtime's loader does what the file says: opens other files that
+it names as its weights, runs loops, makes tensors of any size. This module walks the file's protobuf messages
+(varints and lengths; nothing is copied) and refuses whatever a tenfold model has no need of: weights in other
+files, operators that are not among ``OPERATORS``, kernels and paddings of any size, graphs within nodes,
+functions. It reads the metadata on the way, so that neither the package onnx nor a runtime is needed to know
+a model's classes.
 
 The field numbers are those of onnx.proto (ONNX IR), the encoding is protobuf's.
 """
