@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib.util
-import json
 import shlex
 import signal
 import threading
@@ -16,38 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import tenfold
-from tenfold import hardware, paths
+from tenfold import hardware, outcome
 from tenfold import recipe as recipes
 from tenfold import run as runs
 from tenfold.architecture import weights, zoo
-from tenfold.architecture.layers import Architecture
-from tenfold.bundle import store
+from tenfold.clock import Clock, Listen
 from tenfold.data import load_dataset
 from tenfold.data.dataset import Dataset
-from tenfold.data.progress import Progress
 from tenfold.engines import base as engines
 from tenfold.engines.base import Device, Engine, EpochEnd, Event, FitResult, Job, Notice, Step
 from tenfold.errors import CallError, MissingExtraError, RecipeError, StoppedError
-from tenfold.evaluation.calibration import fit_temperature
-from tenfold.evaluation.metrics import Evaluation, measure
+from tenfold.evaluation.metrics import Evaluation
+from tenfold.outcome import Work
 from tenfold.recipe import Recipe
 from tenfold.run import Run
-
-PHASES = ("import", "data", "setup", "train", "evaluate", "save")
-GOLDEN_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of the work begins; ``name`` is one of PHASES."""
-
-    name: str
-
-
-Listen = Callable[[Event | Progress | Phase], None]
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ def train(
     Raises CallError for what can't be asked, DataError, TrainingError, and StoppedError after Ctrl-C or SIGTERM, when
     a checkpoint has been left and the message says how to go on.
     """
-    clock = _Clock(time.time() if since is None else since, listen or (lambda event: None))
+    clock = Clock(time.time() if since is None else since, listen or (lambda event: None))
     if resume is not None:
         run = runs.reopen(Path(resume))
         with run:
@@ -172,30 +153,30 @@ def _require_extras(recipe: Recipe) -> None:
         tensorboard.require()
 
 
-def _train(call: _Call, clock: _Clock, run: Run | None, out: Path | None = None) -> TrainResult:
+def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) -> TrainResult:
     clock.phase("data")
     dataset = load_dataset(call.data, call.recipe.data, report=clock.listen)
     clock.phase("setup")
-    recipe, notices = fit_to_data(call.recipe, dataset)
-    for sentence in (*dataset.notes, *notices):
+    recipe, changed = fit_to_data(call.recipe, dataset)
+    notes = [*dataset.notes, *changed]
+    for sentence in notes:
         clock.listen(Notice(sentence))
     architecture = zoo.build(recipe.model, dataset.geometry.height, dataset.geometry.width, len(dataset.classes))
     call.engine.check(architecture, recipe, call.device)
+    work = Work(call.engine, call.device, recipe, architecture, dataset)
     if run is not None:
         _check_same_data(run, dataset)
-        return _train_in(call, clock, run, recipe, architecture, dataset)
-    record = _record(call, dataset)
+        return _train_in(work, clock, run, notes)
+    record = {"tenfold": tenfold.__version__, "data": dataset.source, **outcome.facts(work)}
     with runs.create(out, dataset.name, recipe, record) as made:
-        return _train_in(call, clock, made, recipe, architecture, dataset)
+        return _train_in(work, clock, made, notes)
 
 
-def _train_in(
-    call: _Call, clock: _Clock, run: Run, recipe: Recipe, architecture: Architecture, dataset: Dataset
-) -> TrainResult:
+def _train_in(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:
     """The work inside a locked run folder, whose status always says how it went."""
     run.update(status="running")
     try:
-        return _train_through(call, clock, run, recipe, architecture, dataset)
+        return _train_through(work, clock, run, notes)
     except KeyboardInterrupt:  # a second one while training, or any in what comes after
         with suppress(OSError):
             run.update(status="interrupted")
@@ -211,33 +192,29 @@ def _stopped(run: Run, message: str) -> StoppedError:
     return StoppedError(message, f"Go on with: tenfold train --resume {shlex.quote(str(run.path))}")
 
 
-def _train_through(
-    call: _Call, clock: _Clock, run: Run, recipe: Recipe, architecture: Architecture, dataset: Dataset
-) -> TrainResult:
-    fitted = _fit(call, clock, run, recipe, architecture, dataset)
+def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:
+    fitted = _fit(work, clock, run)
     if fitted.ended == "interrupt":
         run.update(status="interrupted")
         raise _stopped(run, f"Stopped at step {fitted.steps}; the checkpoint is kept.")
     clock.phase("evaluate")
-    tested = _evaluate(call, recipe, architecture, dataset, fitted)
+    figures = outcome.evaluate(work, fitted.weights)
     clock.phase("save")
-    bundle = store.write(run.bundle, _bundle_content(call, run, recipe, architecture, dataset, fitted, tested))
-    if tested.test is not None:
-        text = json.dumps(tested.test.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        paths.write_whole(run.path / "evaluation.json", text + "\n")
-    report = _write_report(call, clock, run, recipe, dataset, fitted, tested)
-    seconds = clock.so_far()
+    bundle = outcome.write_bundle(work, run, fitted, figures)
+    if figures.test is not None:
+        outcome.write_evaluation(run, figures.test)
+    report = outcome.write_report(work, run, fitted, figures, clock.seconds, notes)
     result = TrainResult(
         path=run.path,
         bundle=bundle.path,
         report=report,
-        engine=call.engine.name,
-        device=call.device.name,
+        engine=work.engine.name,
+        device=work.device.name,
         epochs=fitted.epochs,
-        test=tested.test,
-        seconds=seconds,
+        test=figures.test,
+        seconds=clock.seconds(),
         images_per_second=fitted.images / fitted.seconds if fitted.seconds else 0.0,
-        parameters=tested.parameters,
+        parameters=weights.count(work.architecture),
         peak_memory_bytes=max(fitted.peak_memory_bytes, hardware.peak_memory_bytes()),
         ended=fitted.ended,
         weights_sha256=bundle.manifest.weights_sha256,
@@ -286,49 +263,11 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _record(call: _Call, dataset: Dataset) -> dict[str, Any]:
-    """What run.json says from the start."""
-    return {
-        "tenfold": tenfold.__version__,
-        "created": _now(),
-        "data": dataset.source,
-        "engine": call.engine.name,
-        "device": call.device.name,
-        "dataset": _dataset_facts(dataset),
-        "hardware": {**hardware.describe(), "device": call.device.label},
-        "versions": _versions(call),
-    }
-
-
-def _dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "source": dataset.source,
-        "fingerprint": dataset.fingerprint,
-        "split_rule": dict(dataset.split_rule) if dataset.split_rule else None,
-        "counts": {name: len(split) for name, split in dataset.splits.items()},
-        "skipped": len(dataset.skipped),
-    }
-
-
-def _versions(call: _Call) -> dict[str, str]:
-    return {
-        "tenfold": tenfold.__version__,
-        **hardware.versions("numpy", "pillow", "onnxruntime", "onnx"),
-        **call.engine.versions(),
-    }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 # ---- training -----------------------------------------------------------------------------------------------------
 
 
-def _fit(
-    call: _Call, clock: _Clock, run: Run, recipe: Recipe, architecture: Architecture, dataset: Dataset
-) -> FitResult:
+def _fit(work: Work, clock: Clock, run: Run) -> FitResult:
+    architecture, recipe, dataset = work.architecture, work.recipe, work.dataset
     first = weights.initial(architecture, recipe.seed, dataset["train"].images)
     state = run.last()
     run.trim_metrics(state.meta["step"] if state else -1)
@@ -342,8 +281,8 @@ def _fit(
                 board(row)
             clock.listen(event)
 
-        job = Job(architecture, recipe, first, dataset, call.device, report, stop, run, state)
-        return call.engine.fit(job)
+        job = Job(architecture, recipe, first, dataset, work.device, report, stop, run, state)
+        return work.engine.fit(job)
 
 
 def _metrics_row(event: Event) -> dict[str, Any] | None:
@@ -385,138 +324,3 @@ def _interrupts() -> Iterator[Callable[[], str | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# ---- measuring and keeping ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Tested:
-    temperature: float
-    val: Evaluation | None
-    test: Evaluation | None
-    probabilities: np.ndarray | None  # of the test split, or where there is none of val
-    parameters: int
-
-
-def _evaluate(call: _Call, recipe: Recipe, architecture: Architecture, dataset: Dataset, fitted: FitResult) -> _Tested:
-    """Temperature from the validation split, then the figures: the test split is read here and nowhere else."""
-
-    def logits(split: str, tta: str) -> np.ndarray:
-        return call.engine.logits(architecture, fitted.weights, dataset[split].images, call.device, tta=tta)
-
-    temperature, val, test, probabilities = 1.0, None, None, None
-    if len(dataset["val"]):
-        found = logits("val", "none")
-        temperature = fit_temperature(found, dataset["val"].labels)
-        probabilities = softmax(found / temperature)
-        val = measure(probabilities, dataset["val"].labels, dataset.classes)
-    if len(dataset["test"]):
-        probabilities = softmax(logits("test", recipe.evaluate.tta) / temperature)
-        test = measure(probabilities, dataset["test"].labels, dataset.classes)
-        test = dataclasses.replace(test, split="test", data=dataset.source, tta=recipe.evaluate.tta)
-    return _Tested(temperature, val, test, probabilities, weights.count(architecture))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """float32 probabilities N×K of logits N×K."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _bundle_content(
-    call: _Call,
-    run: Run,
-    recipe: Recipe,
-    architecture: Architecture,
-    dataset: Dataset,
-    fitted: FitResult,
-    tested: _Tested,
-) -> store.BundleContent:
-    source = next(s for s in ("test", "val", "train") if len(dataset[s]))
-    at = np.linspace(0, len(dataset[source]) - 1, min(GOLDEN_IMAGES, len(dataset[source]))).astype(np.int64)
-    golden = np.ascontiguousarray(dataset[source].images[at])
-    figures = {
-        name: {"accuracy": e.accuracy, "n": e.n, "loss": e.loss, "ece": e.ece}
-        for name, e in (("val", tested.val), ("test", tested.test))
-        if e is not None
-    }
-    return store.BundleContent(
-        name=run.path.name,
-        classes=dataset.classes,
-        geometry=dataset.geometry,
-        architecture=architecture,
-        weights=fitted.weights,
-        temperature=tested.temperature,
-        metrics=figures,
-        provenance={
-            "recipe": recipe.model_dump(mode="json"),
-            "dataset": _dataset_facts(dataset),
-            "engine": call.engine.name,
-            "device": call.device.name,
-            "precision": fitted.precision,
-            "hardware": {**hardware.describe(), "device": call.device.label},
-            "versions": _versions(call),
-            "created": _now(),
-            "train_seconds": round(fitted.seconds, 3),
-            "epochs": round(fitted.epochs, 4),
-        },
-        golden_images=golden,
-        golden_logits=call.engine.logits(architecture, fitted.weights, golden, call.device),
-    )
-
-
-def _write_report(
-    call: _Call, clock: _Clock, run: Run, recipe: Recipe, dataset: Dataset, fitted: FitResult, tested: _Tested
-) -> Path:
-    from tenfold.evaluation import report
-    from tenfold.evaluation.content import ReportContent
-
-    return report.write(
-        run.path,
-        ReportContent(
-            title=run.path.name,
-            dataset=dataset,
-            evaluation=tested.test or tested.val,
-            probabilities=tested.probabilities,
-            measured=dataset["test"] if tested.test else dataset["val"],
-            val=tested.val,
-            history=fitted.history,
-            recipe=recipe.to_yaml(),
-            command=f"tenfold train {shlex.quote(dataset.source)} --recipe {shlex.quote(str(run.path / runs.RECIPE))}",
-            created=run.record["created"],
-            seconds=clock.so_far(),
-            hardware={**hardware.describe(), "device": call.device.label},
-            versions=_versions(call),
-            parameters=tested.parameters,
-            engine=call.engine.name,
-            device=call.device.name,
-            precision=fitted.precision,
-            images_per_second=fitted.images / fitted.seconds if fitted.seconds else None,
-            peak_memory_bytes=max(fitted.peak_memory_bytes, hardware.peak_memory_bytes()),
-            notes=dataset.notes,
-        ),
-    )
-
-
-class _Clock:
-    """Wall-clock seconds by phase, without a gap: they add up to the total."""
-
-    def __init__(self, since: float, listen: Listen) -> None:
-        self.listen = listen
-        self._since = self._last = since
-        self._name = "import"
-        self.seconds = dict.fromkeys(PHASES, 0.0)
-        listen(Phase("import"))
-
-    def phase(self, name: str) -> None:
-        now = time.time()
-        self.seconds[self._name] += now - self._last
-        self._last, self._name = now, name
-        self.listen(Phase(name))
-
-    def so_far(self) -> dict[str, float]:
-        now = time.time()
-        seconds = dict(self.seconds)
-        seconds[self._name] += now - self._last
-        return {**seconds, "total": now - self._since}

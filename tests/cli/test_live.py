@@ -17,9 +17,9 @@ from tenfold.cli import live
 from tenfold.cli.board import PHASES, Board
 from tenfold.cli.curve import Curve, Series, accuracy_bounds, bounds, plot
 from tenfold.cli.pace import Pace, clock
+from tenfold.clock import Phase
 from tenfold.data.progress import Progress
 from tenfold.engines.base import Checkpointed, Device, EpochEnd, Notice, Started, Step
-from tenfold.training import Phase
 
 CPU = Device("cpu", "a processor, 2 threads")
 
@@ -423,7 +423,7 @@ def test_a_killed_process_leaves_the_cursor_visible(tmp_path: Path) -> None:
     script.write_text(
         "import os, signal, time\n"
         "from tenfold.cli.live import display\n"
-        "from tenfold.training import Phase\n"
+        "from tenfold.clock import Phase\n"
         "with display('digits') as listen:\n"
         "    listen(Phase('import'))\n"
         "    time.sleep(0.6)\n"

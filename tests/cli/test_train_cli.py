@@ -14,6 +14,7 @@ import pytest
 from tenfold import training
 from tenfold.cli import app
 from tenfold.cli.train import duration
+from tenfold.clock import PHASES, Phase
 from tenfold.data.dataset import Dataset
 from tenfold.errors import RecipeError, StoppedError, TrainingError
 
@@ -46,7 +47,7 @@ def result(tmp_path: Path, ended: str = "finished") -> training.TrainResult:
         device="cpu",
         epochs=2.5,
         test=measure(probabilities, np.array([0, 1, 1, 1]), ("cat", "dog")),
-        seconds=dict.fromkeys(training.PHASES, 1.0) | {"total": 6.0},
+        seconds=dict.fromkeys(PHASES, 1.0) | {"total": 6.0},
         images_per_second=1000.0,
         parameters=1234,
         peak_memory_bytes=10**9,
@@ -235,7 +236,7 @@ def test_ctrl_c_after_the_training_still_leaves_the_command(squares: Dataset, tm
     pytest.importorskip("torch", reason="needs tenfold[torch]")
 
     def listen(event: Any) -> None:
-        if event == training.Phase("evaluate"):
+        if event == Phase("evaluate"):
             raise KeyboardInterrupt
 
     overrides = {"model.widths": [4, 4], "epochs": 1, "precision": "fp32"}

@@ -1,0 +1,180 @@
+"""What a training comes to: its figures, its bundle and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tenfold
+from tenfold import hardware, paths
+from tenfold import run as runs
+from tenfold.architecture import weights
+from tenfold.architecture.layers import Architecture
+from tenfold.bundle import store
+from tenfold.data.dataset import Dataset
+from tenfold.engines.base import Device, Engine, FitResult
+from tenfold.evaluation.calibration import fit_temperature, softmax
+from tenfold.evaluation.metrics import Evaluation, measure
+from tenfold.recipe import Recipe
+from tenfold.run import Run
+
+GOLDEN_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training with everything decided: the resolved recipe, its network, the data, and where it runs."""
+
+    engine: Engine
+    device: Device
+    recipe: Recipe
+    architecture: Architecture
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured. ``probabilities`` are those of the test split, or where there is none of the val split."""
+
+    temperature: float
+    val: Evaluation | None
+    test: Evaluation | None
+    probabilities: np.ndarray | None
+
+
+def facts(work: Work) -> dict[str, Any]:
+    """Where a run comes from, in plain JSON: for run.json and a bundle's provenance."""
+    dataset = work.dataset
+    return {
+        "engine": work.engine.name,
+        "device": work.device.name,
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "fingerprint": dataset.fingerprint,
+            "split_rule": dict(dataset.split_rule) if dataset.split_rule else None,
+            "counts": {name: len(split) for name, split in dataset.splits.items()},
+            "skipped": len(dataset.skipped),
+        },
+        "hardware": _hardware(work),
+        "versions": _versions(work),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _hardware(work: Work) -> dict[str, Any]:
+    return {**hardware.describe(), "device": work.device.label}
+
+
+def _versions(work: Work) -> dict[str, str]:
+    return {
+        "tenfold": tenfold.__version__,
+        **hardware.versions("numpy", "pillow", "onnxruntime", "onnx"),
+        **work.engine.versions(),
+    }
+
+
+def evaluate(work: Work, trained: Mapping[str, np.ndarray]) -> Figures:
+    """Temperature from the validation split, then the figures: the test split is read here and nowhere else."""
+    dataset = work.dataset
+
+    def logits(split: str, tta: str) -> np.ndarray:
+        return work.engine.logits(work.architecture, trained, dataset[split].images, work.device, tta=tta)
+
+    temperature, val, test, probabilities = 1.0, None, None, None
+    if len(dataset["val"]):
+        found = logits("val", "none")
+        temperature = fit_temperature(found, dataset["val"].labels)
+        probabilities = softmax(found, temperature)
+        val = measure(probabilities, dataset["val"].labels, dataset.classes)
+        val = dataclasses.replace(val, split="val", data=dataset.source)
+    if len(dataset["test"]):
+        tta = work.recipe.evaluate.tta
+        probabilities = softmax(logits("test", tta), temperature)
+        test = measure(probabilities, dataset["test"].labels, dataset.classes)
+        test = dataclasses.replace(test, split="test", data=dataset.source, tta=tta)
+    return Figures(temperature, val, test, probabilities)
+
+
+def write_bundle(work: Work, run: Run, fitted: FitResult, figures: Figures) -> store.Bundle:
+    """The bundle in the run folder, its golden images taken evenly from the test split (or val, or train)."""
+    dataset = work.dataset
+    source = next(s for s in ("test", "val", "train") if len(dataset[s]))
+    at = np.linspace(0, len(dataset[source]) - 1, min(GOLDEN_IMAGES, len(dataset[source]))).astype(np.int64)
+    golden = np.ascontiguousarray(dataset[source].images[at])
+    content = store.BundleContent(
+        name=run.path.name,
+        classes=dataset.classes,
+        geometry=dataset.geometry,
+        architecture=work.architecture,
+        weights=fitted.weights,
+        temperature=figures.temperature,
+        metrics={
+            name: {"accuracy": e.accuracy, "n": e.n, "loss": e.loss, "ece": e.ece, "tta": e.tta}
+            for name, e in (("val", figures.val), ("test", figures.test))
+            if e is not None
+        },
+        provenance={
+            **facts(work),
+            "recipe": work.recipe.model_dump(mode="json"),
+            "precision": fitted.precision,
+            "train_seconds": round(fitted.seconds, 3),
+            "epochs": round(fitted.epochs, 4),
+        },
+        golden_images=golden,
+        golden_logits=work.engine.logits(work.architecture, fitted.weights, golden, work.device),
+    )
+    return store.write(run.bundle, content)
+
+
+def write_evaluation(run: Run, evaluation: Evaluation) -> None:
+    text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    paths.write_whole(run.path / "evaluation.json", text + "\n")
+
+
+def write_report(
+    work: Work,
+    run: Run,
+    fitted: FitResult,
+    figures: Figures,
+    seconds: Callable[[], Mapping[str, float]],
+    notes: list[str],
+) -> Path:
+    """report.html and plots/ in the run folder; ``seconds`` is asked as late as can be."""
+    from tenfold.evaluation import report
+    from tenfold.evaluation.content import ReportContent
+
+    recipe = shlex.quote(str(run.path / runs.RECIPE))
+    return report.write(
+        run.path,
+        ReportContent(
+            title=run.path.name,
+            dataset=work.dataset,
+            evaluation=figures.test or figures.val,
+            probabilities=figures.probabilities,
+            measured=work.dataset["test" if figures.test else "val"],
+            val=figures.val,
+            history=fitted.history,
+            recipe=work.recipe.to_yaml(),
+            command=f"tenfold train {shlex.quote(work.dataset.source)} --recipe {recipe}",
+            created=run.record["created"],
+            seconds=seconds,
+            hardware=_hardware(work),
+            versions=_versions(work),
+            parameters=weights.count(work.architecture),
+            engine=work.engine.name,
+            device=work.device.name,
+            precision=fitted.precision,
+            images_per_second=fitted.images / fitted.seconds if fitted.seconds else None,
+            peak_memory_bytes=max(fitted.peak_memory_bytes, hardware.peak_memory_bytes()),
+            notes=notes,
+        ),
+    )
