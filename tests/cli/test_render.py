@@ -78,7 +78,7 @@ def test_printable_escapes_what_steers_a_terminal() -> None:
     assert render.printable("a\x1b[31m\tb\nc\x7f é 写") == "a\\x1b[31m\\tb\nc\\x7f é 写"
 
 
-def test_a_log_gets_a_line_at_a_stage_s_end_and_few_between(
+def test_a_log_gets_a_line_at_a_stage_s_end_few_between_and_none_of_a_quick_stage(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(i * 0.1 for i in range(10_000))
@@ -86,10 +86,12 @@ def test_a_log_gets_a_line_at_a_stage_s_end_and_few_between(
     with render.progress() as report:
         for done in range(121):
             report(Progress("decode", done, 120, "images"))
-        report(Progress("read", 2_000_000, 2_000_000, "bytes"))
+        report(Progress("quick", 2, 2, "images"))
+        for done in range(0, 21):
+            report(Progress("read", done * 100_000, 2_000_000, "bytes"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2] == "decode: 120/120 images in 12.0 s"
-    assert lines[-1].startswith("read: 2 MB/2 MB in")
+    assert lines[-1] == "read: 2 MB/2 MB in 2.0 s"
     assert len(lines) == 4
     assert lines[0].startswith("decode: 50/120 images")
 

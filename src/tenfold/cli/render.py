@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tenfold.data.progress import Progress
 
 LOG_SECONDS = 5.0  # a stage under way writes a line into a log at most this often
+QUICK_SECONDS = 1.0  # a stage done sooner writes none
 LOG_WIDTH = 110  # columns where no terminal tells
 
 _json_printed = False
@@ -140,7 +141,7 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 
 
 class _Lines:
-    """Plain lines: a stage's end always, its way at most every LOG_SECONDS."""
+    """Plain lines: a stage's way at most every LOG_SECONDS, and its end unless it was quick."""
 
     def __init__(self) -> None:
         self.stage = ""
@@ -155,6 +156,8 @@ class _Lines:
         if self.ended or not (end or now - self.last >= LOG_SECONDS):
             return
         self.last, self.ended = now, end
+        if end and now - self.started < QUICK_SECONDS:
+            return
         total = f"/{amount(event.total, event.unit)}" if event.total else ""
         took = f" in {seconds(now - self.started)}" if end else ""
         line = f"{event.stage}: {amount(event.done, event.unit)}{total} {unit_word(event.unit)}{took}"
