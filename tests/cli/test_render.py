@@ -87,7 +87,7 @@ def test_a_log_gets_a_line_at_a_stage_s_end_few_between_and_none_of_a_quick_stag
         for done in range(121):
             report(Progress("decode", done, 120, "images"))
         report(Progress("quick", 2, 2, "images"))
-        for done in range(0, 21):
+        for done in range(21):
             report(Progress("read", done * 100_000, 2_000_000, "bytes"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2] == "decode: 120/120 images in 12.0 s"

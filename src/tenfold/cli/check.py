@@ -102,6 +102,5 @@ def _draw(checked: Checked, files: dict[str, Path]) -> None:
         table.add_row(Text(finding.severity, style=STYLES[finding.severity]), f"{finding.count:,}", said)
     if checked.findings:
         render.show("", table)
-    render.show(
-        "", Text(verdict(checked), style="bold"), f"{files['page']} shows the pictures, {files['findings']} has all."
-    )
+    places = f"{files['page']} shows the pictures, {files['file']} lists every finding."
+    render.show("", Text(verdict(checked), style="bold"), render.printable(places))
