@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from tenfold import hardware
 from tenfold.architecture.layers import Architecture, Flatten
 from tenfold.engines import base
-from tenfold.engines.torch import build, loop
+from tenfold.engines.torch import build, devices, loop
 from tenfold.errors import UnsupportedError
 from tenfold.evaluation.tta import averaged
 from tenfold.recipe import Recipe
@@ -30,17 +29,7 @@ class TorchEngine(base.Engine):
         return found
 
     def devices(self) -> list[base.Device]:
-        found = []
-        for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            card = torch.cuda.get_device_properties(i)
-            found.append(base.Device(f"cuda:{i}", card.name, card.total_memory))
-        if hasattr(torch, "xpu") and torch.xpu.is_available():
-            for i in range(torch.xpu.device_count()):
-                found.append(base.Device(f"xpu:{i}", torch.xpu.get_device_name(i)))
-        if torch.backends.mps.is_available():
-            found.append(base.Device("mps", "Apple GPU"))
-        cpu = f"{hardware.cpu_name()}, {torch.get_num_threads()} threads"
-        return [*found, base.Device("cpu", cpu, hardware.memory_bytes())]
+        return devices.found()
 
     def check(self, architecture: Architecture, recipe: Recipe, device: base.Device) -> None:
         if recipe.precision == "fp16" and not device.name.startswith(("cuda", "xpu")):
@@ -70,18 +59,7 @@ class TorchEngine(base.Engine):
             raise UnsupportedError(f"low_res.size={size}: {error.message}", "Take a larger one.") from None
 
     def fit(self, job: base.Job) -> base.FitResult:
-        return loop.fit(job, self.precision(job.recipe.precision, job.device))
-
-    def precision(self, wanted: str, device: base.Device) -> str:
-        """What ``auto`` means on a device: bf16 where it is computed natively, fp16 on older CUDA, else fp32."""
-        if wanted != "auto":
-            return wanted
-        if device.name.startswith("cuda"):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        if device.name == "cpu":
-            amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-            return "bf16" if amx is not None and amx() else "fp32"
-        return "fp32"
+        return loop.fit(job, devices.precision(job.recipe.precision, job.device))
 
     def logits(
         self,

@@ -17,7 +17,7 @@ from tenfold import hardware
 from tenfold.architecture.weights import count, specs
 from tenfold.engines.base import Checkpointed, EpochEnd, FitResult, Job, Notice, Started, State, Step
 from tenfold.engines.schedule import plan
-from tenfold.engines.torch import build
+from tenfold.engines.torch import build, devices
 from tenfold.engines.torch.augment import Batch, augment
 from tenfold.engines.torch.feed import Feed
 from tenfold.engines.torch.optimize import Optimizers
@@ -61,7 +61,7 @@ class Training:
         recipe = self.recipe = job.recipe
         self.job, self.precision = job, precision
         self.device = torch.device(job.device.name)
-        _prepare(self.device)
+        devices.prepare(self.device)
         train = job.dataset["train"]
         self.plan = plan(recipe, len(train))
         self.net = build.build(job.architecture)
@@ -126,7 +126,7 @@ class Training:
         right = torch.zeros((), device=self.device)
         batch = augment(images, labels, self.recipe.augment, self.mean, self._size())
         for piece in _pieces(batch, self.pieces):
-            with self._autocast():
+            with devices.autocast(self.device, self.precision):
                 logits = self.net(piece.images).float()
             loss = self._loss(logits, piece)
             mean = loss * (len(piece.labels) / len(labels))
@@ -142,12 +142,6 @@ class Training:
         if batch.other is None:
             return loss(batch.labels)
         return loss(batch.labels) * batch.share + loss(batch.other) * (1 - batch.share)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype)
 
     def _size(self) -> int | None:
         low = self.recipe.low_res
@@ -368,31 +362,13 @@ def logits(
 ) -> np.ndarray:
     """float32 logits N×classes of a built module for uint8 images N×H×W×3, without a host wait between batches."""
     net.eval()
-    _plain_fp32(device)
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    devices.plain_fp32(device)
     out = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext():
+        with devices.autocast(device, precision):
             out.append(net(batch).float())
     return torch.cat(out).cpu().numpy()
-
-
-def _prepare(device: torch.device) -> None:
-    torch.set_flush_denormal(True)
-    if device.type == "cuda":
-        # a resumed run must equal an unbroken one: no algorithm chosen by a race of timings
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        _plain_fp32(device)
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _plain_fp32(device: torch.device) -> None:
-    """fp32 means fp32: TF32's ten bits would not agree with the CPU's logits to 1e-4."""
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _pieces(batch: Batch, pieces: int) -> list[Batch]:

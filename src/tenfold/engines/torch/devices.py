@@ -1,0 +1,63 @@
+"""What PyTorch can compute on here, and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from tenfold import hardware
+from tenfold.engines.base import Device
+
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def found() -> list[Device]:
+    """The devices of this process, the fastest first, cpu last. ROCm's cards are called cuda, as PyTorch calls them."""
+    cards = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        card = torch.cuda.get_device_properties(i)
+        cards.append(Device(f"cuda:{i}", card.name, card.total_memory))
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        cards += [Device(f"xpu:{i}", torch.xpu.get_device_name(i)) for i in range(torch.xpu.device_count())]
+    if torch.backends.mps.is_available():
+        cards.append(Device("mps", "Apple GPU"))
+    cpu = f"{hardware.cpu_name()}, {torch.get_num_threads()} threads"
+    return [*cards, Device("cpu", cpu, hardware.memory_bytes())]
+
+
+def precision(wanted: str, device: Device) -> str:
+    """What ``auto`` means on a device: bf16 where it is computed natively, fp16 on older CUDA, else fp32."""
+    if wanted != "auto":
+        return wanted
+    if device.name.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.name == "cpu":
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return "bf16" if amx is not None and amx() else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """The context in which a module computes in ``precision``; nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_TYPES[precision])
+
+
+def prepare(device: torch.device) -> None:
+    """PyTorch's switches for training: called once a run."""
+    torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        # a resumed run must equal an unbroken one: no algorithm chosen by a race of timings
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        plain_fp32(device)
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def plain_fp32(device: torch.device) -> None:
+    """fp32 means fp32: TF32's ten bits would not agree with the CPU's logits to 1e-4."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
