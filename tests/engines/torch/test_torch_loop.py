@@ -133,3 +133,15 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(squares: Data
         for image, i in zip(pixels.numpy(), index, strict=True):
             ways[int(i)].append(bool(np.array_equal(image, train.images[i])))
     assert all(sorted(w) == [False, True] for w in ways.values())
+
+
+def test_training_leaves_the_processor_as_it_was(squares: Dataset) -> None:
+    smallest = np.array([1e-310])
+    inside: list[float] = []
+
+    def listen(event: base.Event) -> None:
+        inside.append((smallest * 1).item())
+
+    loop.fit(job(SMALL, squares, report=listen), "fp32")
+    assert set(inside) == {0.0}
+    assert (smallest * 1).item() == 1e-310
