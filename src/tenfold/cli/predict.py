@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -61,6 +62,7 @@ def predict(
     failures = len(missing)
     line = None if as_json else _Line(found, model.classes)
     with _progress(len(found)) as tick:
+        gc.enable()  # see __main__
         for answer in _answers(model, found, top):
             if keep:
                 kept.append(answer)
