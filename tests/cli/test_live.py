@@ -217,6 +217,13 @@ def test_decoding_shows_a_bar_with_what_is_done() -> None:
     assert bar.startswith("decode ━") and bar.endswith("50 %  1,000 of 2,000 images  10 s left")
 
 
+def test_the_import_counts_from_the_start_of_the_process() -> None:
+    board = Board("digits", 10.0)
+    board.take(Phase("import"), 10.5)
+    board.take(Phase("data"), 12.0)
+    assert "import 2.0 s" in "\n".join(text(board.frame(79, 23, 13.0)))
+
+
 def test_a_time_limit_bounds_bar_and_time_left() -> None:
     board = board_in_training(50)
     board.limit = 10.0

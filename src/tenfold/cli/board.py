@@ -74,7 +74,7 @@ class Board:
 
     def _take_phase(self, name: str, now: float) -> None:
         self._close_phase(now)
-        self.phases[name] = (now, None)
+        self.phases[name] = (self.started if name == "import" else now, None)  # Python's own start is part of it
         self.progress = None
 
     def _close_phase(self, now: float) -> None:
