@@ -33,7 +33,7 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Pictures, folders, patterns such as 'photos/**/*.jpg', - for standard input."
+            metavar="SOURCE", help="Pictures, folders, patterns such as 'photos/**/*.jpg', - for standard input."
         ),
     ],
     top: Annotated[int, typer.Option("--top", metavar="K", help="How many classes to give for each picture.")] = 3,
