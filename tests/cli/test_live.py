@@ -139,6 +139,11 @@ def test_a_rising_line_is_drawn_from_the_lower_left_to_the_upper_right() -> None
     assert [len(line) - len(line.lstrip()) for line in lines] == [6, 4, 2, 0]
 
 
+def test_a_point_alone_is_drawn_wider_than_a_dot() -> None:
+    for x in (0.0, 0.5, 1.0):
+        assert len(text(plot([Curve([(x, 0.5)], "green")], 20, 3, 0.0, 1.0))[1].strip()) >= 2
+
+
 def test_one_wild_first_loss_does_not_flatten_the_curve() -> None:
     low, high = bounds([400.0, *[2 - i / 100 for i in range(100)]])
     assert low == pytest.approx(1.01) and high < 4

@@ -86,6 +86,9 @@ def _dots(
         elif at != before:
             found.extend(_line(before, at))
         before = at
+    if len(found) == 1:  # a dot alone is hard to see
+        (x, y), last = found[0], width - 1
+        found += [(max(x - 2, 0), y), (max(x - 1, 0), y), (min(x + 1, last), y), (min(x + 2, last), y)]
     return found
 
 
