@@ -184,7 +184,12 @@ def load(path: str | Path, *, threads: int | None = None, quick: bool = False) -
     Raises CallError where there is nothing at ``path``, BundleError for what is damaged or not a tenfold model.
     """
     path = Path(path)
-    alone = path.suffix.lower() == ".onnx" and not path.is_dir()
+    try:
+        alone = path.suffix.lower() == ".onnx" and not path.is_dir()
+        if alone and not path.exists():
+            raise CallError(f"There is no run, bundle or model at {path}.")
+    except OSError as error:
+        raise CallError(f"{path} can't be opened: {error.strerror}.") from None
     model = (_load_alone if alone else _load_bundle)(path, threads, quick)
     if not quick:
         model.runtime  # noqa: B018 - starts it
@@ -209,8 +214,6 @@ def _load_bundle(path: Path, threads: int | None, quick: bool) -> Model:
 
 
 def _load_alone(path: Path, threads: int | None, quick: bool) -> Model:
-    if not path.exists():
-        raise CallError(f"There is no run, bundle or model at {path}.")
     data, where = onnxruntime.read(path), str(path)
     metadata = graph.inspect(data, where)
     said = graph.describe(metadata, where)

@@ -151,6 +151,12 @@ def test_nothing_there_names_the_nearest(bundle_folder: Path) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "no/such/folder", "a\nb"])
+def test_names_that_can_not_be(path: str) -> None:
+    with pytest.raises(CallError):
+        store.open(path)
+
+
 def test_a_run_without_a_model_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(BundleError, match=f"holds no model.*tenfold train --resume {tmp_path}"):

@@ -200,13 +200,15 @@ def test_wrong_calls(bundle_folder: Path, folder: Path, capsys: pytest.CaptureFi
     for arguments, said in {
         ("--top", "0"): "--top must be 1 or more",
         ("--csv", "no/folder/x.csv"): "mkdir -p no/folder",
+        ("--csv", str(folder)): "this is a folder",
         ("--tpo", "3"): "Did you mean --top?",
     }.items():
         assert run(["predict", str(bundle_folder), str(folder), *arguments]) == 2
         out, err = capsys.readouterr()
         assert out == "" and said in err
-    assert run(["predict", str(folder / "nothing"), str(folder)]) == 2
-    assert "no run, bundle or model" in capsys.readouterr().err
+    for missing in ("nothing", "model.onnx", "x" * 5000, "x" * 5000 + ".onnx"):
+        assert run(["predict", str(folder / missing), str(folder)]) == 2
+        assert "no run, bundle or model" in (err := capsys.readouterr().err) or "File name too long" in err
 
 
 # ---- CSV ----------------------------------------------------------------------------------------------------

@@ -272,6 +272,13 @@ def open(path: Path | str, *, verify: bool = True) -> Bundle:
 
 def locate(path: Path) -> Path:
     """The bundle's folder for ``path``, which may be the bundle, its manifest or the run around it."""
+    try:
+        return _located(path)
+    except OSError as error:
+        raise CallError(f"{path} can't be opened: {error.strerror}.") from None
+
+
+def _located(path: Path) -> Path:
     if path.name == MANIFEST and path.is_file():
         path = path.parent
     for folder in (path, path / "model"):

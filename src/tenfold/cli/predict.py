@@ -51,6 +51,8 @@ def predict(
 
     if top < 1:
         raise CallError(f"--top must be 1 or more, not {top}.")
+    if table is not None and table.is_dir():
+        raise CallError(f"--csv {table}: this is a folder, not a file.")
     if table is not None and not table.absolute().parent.is_dir():
         raise CallError(f"--csv {table}: there is no such folder.", f"Make it with: mkdir -p {table.parent}")
     found, missing = pictures.find(source)
