@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tenfold import recipe
 from tenfold.cli import app, recipe_text
@@ -73,3 +75,25 @@ def test_what_a_field_may_be_in_words() -> None:
 def test_wrong_calls(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["recipes", *arguments]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_the_page_of_recipes_has_the_fields_of_the_code() -> None:
+    folder = Path(__file__).parents[2] / "docs"
+    spec = importlib.util.spec_from_file_location("update_reference", folder / "update_reference.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (folder / "recipes.md").read_text(encoding="utf-8")
+    assert script.updated(page) == page, "run: python docs/update_reference.py"
+
+
+def test_the_example_of_the_page_is_a_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert recipe.from_mapping(yaml.safe_load(example)).model.name == "resnet18"
+
+
+def test_comments_fit_a_narrow_terminal() -> None:
+    lines = [str(line) for line in recipe_text.annotated(recipe.load("classic"), 80)]
+    assert max(len(line) for line in lines[2:]) <= 80
+    assert recipe.from_mapping(yaml.safe_load("\n".join(lines))) == recipe.load("classic")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import select
 import sys
@@ -99,8 +100,15 @@ def _listed(verb: str) -> Any:
 def _command(verb: str) -> Any:
     module = importlib.import_module(f"tenfold.cli.{verb}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(verb, cls=LightCommand, short_help=VERBS[verb].line)(getattr(module, verb))
+    function = getattr(module, verb)
+    app.command(verb, cls=LightCommand, help=_flowing(function.__doc__), short_help=VERBS[verb].line)(function)
     return typer.main.get_command(app)
+
+
+def _flowing(text: str | None) -> str:
+    """A docstring with each paragraph on one line, for the terminal to break where it must."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(p if "\n  " in p or p.startswith("  ") else " ".join(p.split()) for p in paragraphs)
 
 
 app = typer.Typer(name="tenfold", cls=_Verbs, rich_markup_mode="rich", pretty_exceptions_enable=False)

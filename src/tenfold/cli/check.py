@@ -17,7 +17,9 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="A dataset's name, a folder of pictures or a CSV file.")] = "digits",
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A dataset's name, a folder of pictures or a CSV file.")
+    ] = "digits",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder for check.html and check.json.", show_default="NAME-check"),

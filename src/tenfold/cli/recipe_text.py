@@ -54,25 +54,25 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def annotated(recipe: Recipe) -> Iterator[Line]:
+def annotated(recipe: Recipe, width: int = WIDTH) -> Iterator[Line]:
     """The whole recipe as YAML lines; read back, they give an equal recipe."""
     data, defaults = recipe.model_dump(mode="json"), from_mapping({}).model_dump(mode="json")
-    yield from _annotated(data, defaults, "", notes())
+    yield from _annotated(data, defaults, "", notes(), max(width, COMMENT_COLUMN + 24))
 
 
 def _annotated(
-    data: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, known: Mapping[str, FieldNote]
+    data: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str, known: Mapping[str, FieldNote], width: int
 ) -> Iterator[Line]:
     indent = "  " * prefix.count(".")
     for key, value in data.items():
         default = defaults.get(key)
         if isinstance(value, Mapping):
-            yield from _commented(f"{indent}{key}:", about(prefix + key), changed=False)
-            yield from _annotated(value, default or {}, f"{prefix}{key}.", known)
+            yield from _commented(f"{indent}{key}:", about(prefix + key), False, width)
+            yield from _annotated(value, default or {}, f"{prefix}{key}.", known, width)
             continue
         note = known.get(prefix + key)
         meaning = _comment(note) if note else about(prefix + key)
-        yield from _commented(f"{indent}{key}: {scalar(value)}", meaning, changed=value != default)
+        yield from _commented(f"{indent}{key}: {scalar(value)}", meaning, value != default, width)
 
 
 def _comment(note: FieldNote) -> str:
@@ -82,8 +82,8 @@ def _comment(note: FieldNote) -> str:
     return f"{note.meaning} {values}".strip()
 
 
-def _commented(text: str, comment: str, changed: bool) -> Iterator[Line]:
-    wrapped = textwrap.wrap(comment.replace("``", ""), WIDTH - COMMENT_COLUMN - 2)
+def _commented(text: str, comment: str, changed: bool, width: int) -> Iterator[Line]:
+    wrapped = textwrap.wrap(comment.replace("``", ""), width - COMMENT_COLUMN - 2)
     if len(text) > COMMENT_COLUMN - 2 and comment:
         yield from (Line(" " * (len(text) - len(text.lstrip())) + f"# {part}") for part in wrapped)
         yield Line(text, changed=changed)

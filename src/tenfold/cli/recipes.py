@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(help="A recipe's name or YAML file, to print whole.", show_default=False),
+        typer.Argument(metavar="NAME", help="A recipe's name or YAML file, to print whole.", show_default=False),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -55,7 +55,8 @@ def _print_table(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("Recipe", "Network", "Optimizer"):
+    table.add_column("Recipe", style="bold", no_wrap=True)
+    for title in ("Network", "Optimizer"):
         table.add_column(title, no_wrap=True)
     for title in ("Epochs", "Batch"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -72,7 +73,7 @@ def _print_table(as_json: bool) -> None:
     render.show(
         table,
         "",
-        "auto, the default of tenfold train, picks one of these by the device and the data's size.",
+        "auto, the default of tenfold train, takes quick on a CPU and sprint on a GPU.",
         "tenfold recipes NAME prints one whole; tenfold recipes --fields explains every field.",
     )
     return None
@@ -85,26 +86,26 @@ def _effort(value: Recipe) -> float:
 
 def _print_one(name: str, changes: list[str], as_json: bool) -> None:
     from tenfold import recipe as store
-    from tenfold.cli.recipe_text import annotated
+    from tenfold.cli.recipe_text import WIDTH, annotated
 
     value = store.load(name)
     if changes:
         value = store.override(value, dict(map(store.parse_set, changes)))
     if as_json:
         return render.print_json({"name": value.name, "description": value.description, "recipe": _data(value)})
-    lines = list(annotated(value))
-    if not render.output().is_terminal:
-        return print("\n".join(map(str, lines)))
+    output = render.output()
+    if not output.is_terminal:
+        return print("\n".join(map(str, annotated(value))))
     from rich.text import Text
 
-    for line in lines:
+    for line in annotated(value, min(output.width, WIDTH)):
         text = Text(str(line), no_wrap=True, overflow="ignore")
         start = str(line).find("# ")
         if start >= 0:
             text.stylize("dim", start)
         if line.changed:
             text.stylize("bold", 0, len(line.text))
-        render.output().print(text, soft_wrap=True)
+        output.print(text, soft_wrap=True)
     return None
 
 

@@ -21,7 +21,9 @@ BAR = 24
 
 
 def show(
-    data: Annotated[str, typer.Argument(help="A dataset's name, a folder of pictures or a CSV file.")] = "digits",
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A dataset's name, a folder of pictures or a CSV file.")
+    ] = "digits",
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Draw train, val or test.")] = "train",
     per_class: Annotated[int, typer.Option("--per-class", metavar="N", min=1, max=50, help="Samples of each.")] = 10,
     out: Annotated[
@@ -96,7 +98,7 @@ def _draw(dataset: Dataset, path: Path) -> None:
     for row, label in enumerate(dataset.classes[:CLASSES]):
         cells = [f"{counts[name][row]:,}" for name in splits]
         cells += [f"{totals[row]:,}"] if len(splits) > 1 else []
-        bar = "█" * max(1, round(BAR * totals[row] / totals.max())) if totals[row] else ""
+        bar = "━" * max(1, round(BAR * totals[row] / totals.max())) if totals[row] else ""
         table.add_row(render.printable(label), *cells, Text(bar, style="blue"))
     if len(dataset.classes) > CLASSES:
         table.add_row(f"and {len(dataset.classes) - CLASSES:,} more")
