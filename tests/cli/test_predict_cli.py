@@ -354,6 +354,7 @@ def test_bad_pictures_cost_a_line(bundle_folder: Path, tmp_path: Path, name: str
     assert 0 < int(memory) < 100e6
 
 
+@pytest.mark.filterwarnings("ignore:Image size")  # pytest shows what the decoder has silenced
 def test_one_bad_picture_does_not_stop_the_others(
     bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
