@@ -94,15 +94,14 @@ class Alike:
 
 def alike(pool: Pool, report: Report = silent) -> Alike:
     """Compare all pictures with all, whatever their split."""
-    total = len(pool)
     same_as = _same_as(pool)
     near = similar.find(
         pool.parts,
         mirror=pool.dataset.mirror,
         rows=np.unique(same_as),
-        told=lambda done: report(Progress("compare", done, total, "images")),
+        told=lambda stage, done, total, unit: report(Progress(stage, done, total, unit)),
     )
-    copies = np.flatnonzero(same_as != np.arange(total))
+    copies = np.flatnonzero(same_as != np.arange(len(pool)))
     exact: list[Link] = [(int(same_as[i]), int(i), 1.0, False) for i in copies]
     columns = (near.first.tolist(), near.second.tolist(), near.score.tolist(), near.mirrored.tolist())
     groups = _groups(exact + list(zip(*columns, strict=True)), same_as)

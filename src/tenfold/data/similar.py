@@ -40,7 +40,11 @@ _CHUNK = 1024
 _FLOOR = 3.0  # gray levels of detail that count as noise
 _SCALE = 32.0  # detail is kept as int8 in steps of 1/32
 
-Tell = Callable[[int], None]
+Tell = Callable[[str, int, int, str], None]  # what is done, how much of it, of how much, of what
+
+
+def _nobody(stage: str, done: int, total: int, unit: str) -> None:
+    """The Tell for nobody."""
 
 
 @dataclass(frozen=True)
@@ -79,29 +83,29 @@ def find(
     *,
     mirror: bool = True,
     rows: np.ndarray | None = None,
-    told: Tell = lambda done: None,
+    told: Tell = _nobody,
 ) -> Pairs:
     """The near duplicates among pictures uint8 N×H×W×3, given in one array or several; they are counted through.
 
     mirror  also a picture and another's mirror image
     rows    the pictures to compare (int64); all where None
-    told    hears how many pictures have been read
+    told    hears of the progress
 
     Pictures without detail, such as blank ones, are like nothing.
     """
     prints = describe(parts, mirror=mirror, told=told)
     if rows is None:
-        return verify(prints, *candidates(prints))
+        return verify(prints, *candidates(prints, told), told)
     mirrored = None if prints.mirrored is None else prints.mirrored[rows]
     prints = Prints(prints.signatures[rows], mirrored, prints.detail[rows])
-    found = verify(prints, *candidates(prints))
+    found = verify(prints, *candidates(prints, told), told)
     return Pairs(rows[found.first], rows[found.second], found.score, found.mirrored, found.least)
 
 
 # ---- what pictures are compared by ------------------------------------------------------------------------------
 
 
-def describe(parts: Sequence[np.ndarray], *, mirror: bool = True, told: Tell = lambda done: None) -> Prints:
+def describe(parts: Sequence[np.ndarray], *, mirror: bool = True, told: Tell = _nobody) -> Prints:
     count = sum(map(len, parts))
     signatures = np.zeros((count, SIGNATURE**2), np.float32)
     mirrored = np.zeros_like(signatures) if mirror else None
@@ -116,7 +120,7 @@ def describe(parts: Sequence[np.ndarray], *, mirror: bool = True, told: Tell = l
             if mirrored is not None:
                 mirrored[place] = _unit(coarse[:, :, ::-1])
             done = place.stop
-            told(done)
+            told("describe", done, count, "images")
     return Prints(signatures, mirrored, detail)
 
 
@@ -204,25 +208,28 @@ def _unit(values: np.ndarray) -> np.ndarray:
 # ---- candidates -------------------------------------------------------------------------------------------------
 
 
-def candidates(prints: Prints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def candidates(prints: Prints, told: Tell = _nobody) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs first < second (int64) whose signatures are close, and whether the second is to be mirrored."""
-    straight = _close(prints.signatures, prints.signatures)
+    straight = _close(prints.signatures, prints.signatures, told)
     found = [(*straight, np.zeros(len(straight[0]), bool))]
     if prints.mirrored is not None:
-        turned = _close(prints.signatures, prints.mirrored)
+        turned = _close(prints.signatures, prints.mirrored, told)
         found.append((*turned, np.ones(len(turned[0]), bool)))
     first, second, mirrored = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return first, second, mirrored
 
 
-def _close(signatures: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _close(signatures: np.ndarray, others: np.ndarray, told: Tell) -> tuple[np.ndarray, np.ndarray]:
     count = len(signatures)
     keys = [np.empty(0, np.int64)]
     near = [np.empty(0, np.float32)]
-    for rows, columns in _cells(signatures, others):
+    cells = list(_cells(signatures, others))
+    stage = "search" if others is signatures else "search mirrored"
+    for done, (rows, columns) in enumerate(cells, 1):
         a, b, cosine = _close_in_cell(signatures, others, rows, columns)
         keys.append(np.minimum(a, b) * count + np.maximum(a, b))
         near.append(cosine)
+        told(stage, done, len(cells), "cells")
     key, where = np.unique(np.concatenate(keys), return_index=True)
     first, second = key // count if count else key, key % count if count else key
     kept = _nearest_of_each(first, second, np.concatenate(near)[where], count)
@@ -298,9 +305,9 @@ def _nearest_of_each(first: np.ndarray, second: np.ndarray, cosine: np.ndarray, 
 # ---- verification -----------------------------------------------------------------------------------------------
 
 
-def verify(prints: Prints, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> Pairs:
+def verify(prints: Prints, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray, told: Tell = _nobody) -> Pairs:
     """Of the candidates those whose detail correlates enough at the best shift."""
-    score = _scores(prints, first, second, mirrored)
+    score = _scores(prints, first, second, mirrored, told)
     least = chance(prints)
     same = np.flatnonzero(score >= np.where(mirrored, max(SAME_MIRRORED, least), max(SAME, least)))
     order = same[np.argsort(-score[same], kind="stable")]
@@ -326,7 +333,9 @@ def chance(prints: Prints) -> float:
     return float(np.tanh(center + SPREADS * (high - center) / spreads))
 
 
-def _scores(prints: Prints, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+def _scores(
+    prints: Prints, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray, told: Tell = _nobody
+) -> np.ndarray:
     score = np.empty(len(first), np.float32)
 
     def work(start: int) -> None:
@@ -337,7 +346,8 @@ def _scores(prints: Prints, first: np.ndarray, second: np.ndarray, mirrored: np.
         score[part] = correlation(prints.detail[first[part]].astype(np.float32), other)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(work, range(0, len(first), 512)))
+        for done, _ in enumerate(pool.map(work, range(0, len(first), 512)), 1):
+            told("compare", min(done * 512, len(first)), len(first), "pairs")
     return score
 
 
