@@ -105,6 +105,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
+        if len(set(self.classes)) != len(self.classes) or not all(0 < len(c) <= 1000 for c in self.classes):
+            raise DataError(f"{self.name} has class names that are empty, over 1,000 characters long or there twice.")
         for name, split in self.splits.items():
             if name not in SPLITS:
                 raise UnknownNameError("split", name, SPLITS)
