@@ -33,7 +33,21 @@ _HOME = {
     "TenfoldError": "tenfold.errors",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "Model",
+    "Prediction",
+    "Recipe",
+    "Split",
+    "TenfoldError",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "load",
+    "load_dataset",
+    "train",
+]
 
 if TYPE_CHECKING:
     from tenfold.data import load_dataset

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tenfold import words
 from tenfold.cli import render
 from tenfold.data.progress import Progress
 
@@ -56,7 +57,7 @@ def test_json_of_what_is_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_seconds(value: float, text: str) -> None:
-    assert render.seconds(value) == text
+    assert words.seconds(value) == text
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_seconds(value: float, text: str) -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (999_600, "1 MB"), (25_276_514_304, "25.3 GB")],
 )
 def test_size(value: int, text: str) -> None:
-    assert render.size(value) == text
+    assert words.size(value) == text
 
 
 def test_percent_and_count() -> None:
-    assert render.percent(0.98765) == "98.77 %"
-    assert render.percent(float("nan")) == render.percent(None) == "–"
-    assert render.count(1, "class", "classes") == "1 class"
-    assert render.count(2000, "image") == "2,000 images"
+    assert words.percent(0.98765) == "98.77 %"
+    assert words.percent(float("nan")) == words.percent(None) == "–"
+    assert words.count(1, "class", "classes") == "1 class"
+    assert words.count(2000, "image") == "2,000 images"
 
 
 def test_printable_escapes_what_steers_a_terminal() -> None:

@@ -14,9 +14,10 @@ from rich.cells import cell_len, set_cell_size
 
 from tenfold.cli.curve import Curve, Line, Series, accuracy_bounds, bounds, plot
 from tenfold.cli.pace import Pace, clock
-from tenfold.cli.render import amount, printable, size, unit_word
+from tenfold.cli.render import amount, printable, unit_word
 from tenfold.data.progress import Progress
 from tenfold.engines.base import Checkpointed, EpochEnd, Notice, Started, Step
+from tenfold.words import size
 
 PHASES = ("import", "data", "setup", "train", "evaluate", "save")
 

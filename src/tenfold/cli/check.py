@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenfold import words
 from tenfold.cli import render
 from tenfold.cli.geometry import Changes, RecipeName, data_settings
 
@@ -91,7 +92,7 @@ def _draw(checked: Checked, files: dict[str, Path]) -> None:
 
     dataset = checked.pool.dataset
     sizes = ", ".join(f"{len(dataset[name]):,} {name}" for name in checked.pool.names)
-    render.show(Text(f"{dataset.name}: {render.count(len(checked.pool), 'picture')} ({sizes})", style="bold"))
+    render.show(Text(f"{dataset.name}: {words.count(len(checked.pool), 'picture')} ({sizes})", style="bold"))
     for note in dataset.notes:
         render.show(Text(render.printable(note), style="dim"))
     table = Table.grid(padding=(0, 2))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tenfold import words
 from tenfold.cli import render
 
 Row = tuple[str, str, str]  # what, its state, a style for the state
@@ -64,14 +65,14 @@ def _machine(found: dict[str, Any]) -> Iterator[Row]:
     yield "tenfold", f"{found['tenfold']} on Python {found['python']['version']}", ""
     yield "", found["python"]["path"], "dim"
     yield "system", f"{system['system']} ({system['machine']})", ""
-    yield "processor", f"{system['cpu']}, {render.count(system['cores'], 'core')} usable", ""
+    yield "processor", f"{system['cpu']}, {words.count(system['cores'], 'core')} usable", ""
     if system["cpu_features"] is not None:
         yield "", _features(system["cpu_features"]), ""
     for name, value in system["threads_set"].items():
         yield "", f"{name}={value} limits the threads", MISSING
     available = system["memory_available_bytes"]
-    free = f", {render.size(available)} available" if available is not None else ""
-    yield "memory", f"{render.size(system['memory_bytes'])}{free}", ""
+    free = f", {words.size(available)} available" if available is not None else ""
+    yield "memory", f"{words.size(system['memory_bytes'])}{free}", ""
 
 
 def _features(features: dict[str, bool]) -> str:
@@ -93,9 +94,9 @@ def _engines(found: dict[str, Any]) -> Iterator[Row]:
             versions = dict(engine["versions"])
             own = versions.pop(name, "")
             others = "".join(f", {n} {v}" for n, v in versions.items())
-            yield name, f"{own}{others}, imported in {render.seconds(engine['seconds'])}", GOOD
+            yield name, f"{own}{others}, imported in {words.seconds(engine['seconds'])}", GOOD
             for device in engine["devices"]:
-                memory = f", {render.size(device['memory_bytes'])}" if device["memory_bytes"] else ""
+                memory = f", {words.size(device['memory_bytes'])}" if device["memory_bytes"] else ""
                 yield f"  {device['name']}", f"{device['label']}{memory}", ""
     for card in found["system"]["gpus"]:
         yield "driver", f"{ {'nvidia': 'NVIDIA', 'amd': 'AMD', 'apple': 'Apple'}[card] } loaded", ""
@@ -131,6 +132,6 @@ def _places(found: dict[str, Any]) -> Iterator[Row]:
     for kind in ("cache", "runs"):
         place = found[kind]
         more = "" if place["counted_all"] else "more than "
-        inside = f"{more}{render.size(place['size_bytes'])}" if place["exists"] else "not there yet"
-        free = f"{render.size(place['free_bytes'])} free" if place["writable"] else "not writable"
+        inside = f"{more}{words.size(place['size_bytes'])}" if place["exists"] else "not there yet"
+        free = f"{words.size(place['free_bytes'])} free" if place["writable"] else "not writable"
         yield kind, f"{place['path']}  {inside}, {free}", "" if place["writable"] else BROKEN

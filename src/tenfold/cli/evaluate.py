@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenfold import words
 from tenfold.cli import render
 from tenfold.errors import CallError
 
@@ -125,7 +126,7 @@ def _content(run: Path, data: str | None, measured: Measured, took: float) -> An
         parameters=model.manifest.parameters if model.manifest else None,
         engine="ONNX Runtime",
         device=model.runtime.device,
-        facts={"evaluation": f"{e.n:,} images in {render.seconds(took)}, loading included ({render.rate(speed)})"},
+        facts={"evaluation": f"{e.n:,} images in {words.seconds(took)}, loading included ({words.rate(speed)})"},
     )
 
 
@@ -137,7 +138,7 @@ def _show(measured: Measured, took: float) -> None:
 
     e = measured.evaluation
     head = Text(f"{_name(measured.model.name)} on {_name(measured.dataset.name)}, {e.split}", style="bold")
-    head.append(f": {render.count(e.n, 'image')} in {render.seconds(took)}", style="not bold")
+    head.append(f": {words.count(e.n, 'image')} in {words.seconds(took)}", style="not bold")
     parts: list[Any] = [head, "", _figures(e), "", _classes(e)]
     if e.confusion.trace() < e.n:
         parts += ["", _pairs(e)]
@@ -155,15 +156,15 @@ def _figures(e: Evaluation) -> Any:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_row(
         "accuracy",
-        Text(render.percent(e.accuracy, digits), style="bold green"),
+        Text(words.percent(e.accuracy, digits), style="bold green"),
         f"95 % interval {low:.{digits}f} to {high:.{digits}f} %",
     )
     if e.top3 is not None:
-        table.add_row("top-3", render.percent(e.top3, digits), "the true class is among the three most probable")
-    table.add_row("macro F1", render.percent(e.macro_f1, digits), "mean over the classes, each counting alike")
+        table.add_row("top-3", words.percent(e.top3, digits), "the true class is among the three most probable")
+    table.add_row("macro F1", words.percent(e.macro_f1, digits), "mean over the classes, each counting alike")
     table.add_row("loss", f"{e.loss:.4f}", "mean −log probability of the true class")
-    chance = render.percent(e.ece_by_chance, digits)
-    table.add_row("ECE", render.percent(e.ece, digits), f"calibration error; about {chance} by chance alone")
+    chance = words.percent(e.ece_by_chance, digits)
+    table.add_row("ECE", words.percent(e.ece, digits), f"calibration error; about {chance} by chance alone")
     if e.tta != "none":
         table.add_row("tta", e.tta, "answers averaged over changed pictures")
     return table
@@ -184,7 +185,7 @@ def _classes(e: Evaluation) -> Any:
         table.add_column(column, justify="right", no_wrap=True)
     for c in shown:
         interval = f"{100 * c.recall_interval[0]:.1f} to {100 * c.recall_interval[1]:.1f}" if c.recall_interval else "–"
-        figures = (render.percent(c.recall, 1), interval, render.percent(c.precision, 1), render.percent(c.f1, 1))
+        figures = (words.percent(c.recall, 1), interval, words.percent(c.precision, 1), words.percent(c.f1, 1))
         table.add_row(_name(c.name), f"{c.support:,}", *figures)
     return table
 
@@ -198,7 +199,7 @@ def _pairs(e: Evaluation) -> Any:
     table.add_column("images", justify="right")
     table.add_column("of class", justify="right")
     for pair in e.most_confused(PAIRS):
-        table.add_row(_name(pair.true), _name(pair.predicted), f"{pair.count:,}", render.percent(pair.share, 1))
+        table.add_row(_name(pair.true), _name(pair.predicted), f"{pair.count:,}", words.percent(pair.share, 1))
     return table
 
 

@@ -23,6 +23,7 @@ from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.style import Style
 
+from tenfold import words
 from tenfold.cli import render
 from tenfold.cli.board import Board, describe
 from tenfold.cli.curve import Line
@@ -134,7 +135,7 @@ class Log:
             parts.append(f"val loss {e.val_loss:.4f}")
         if e.val_accuracy is not None:
             parts.append(f"val accuracy {100 * e.val_accuracy:6.2f} %")
-        parts += [render.rate(e.images_per_second), render.size(e.memory_bytes), f"{clock(e.seconds)} of training"]
+        parts += [words.rate(e.images_per_second), words.size(e.memory_bytes), f"{clock(e.seconds)} of training"]
         return "  ".join(parts)
 
     def _step_line(self, s: Step, now: float) -> str:
@@ -144,8 +145,8 @@ class Log:
             f"loss {s.loss:.4f}",
             f"accuracy {100 * s.accuracy:.2f} %",
             f"rate {s.lr:.3g}",
-            render.rate(s.images_per_second),
-            render.size(s.memory_bytes),
+            words.rate(s.images_per_second),
+            words.size(s.memory_bytes),
         ]
         left = self.board.seconds_left(now)
         return "  ".join(parts if left is None else [*parts, f"{clock(left)} left"])

@@ -1,4 +1,4 @@
-"""How things look: the consoles, JSON, errors, progress, and numbers for people.
+"""How things look: the consoles, JSON, errors and progress.
 
 Rich is imported when something is first drawn with it and not before: ``predict`` answers without it. Markup
 is off on both consoles, because paths and class names may hold brackets; style with ``style=`` or ``Text``.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tenfold import words
 from tenfold.errors import TenfoldError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class _Lines:
         if end and now - self.started < QUICK_SECONDS:
             return
         total = f"/{amount(event.total, event.unit)}" if event.total else ""
-        took = f" in {seconds(now - self.started)}" if end else ""
+        took = f" in {words.seconds(now - self.started)}" if end else ""
         line = f"{event.stage}: {amount(event.done, event.unit)}{total} {unit_word(event.unit)}{took}"
         print(line.replace("  ", " ").rstrip(), file=sys.stderr, flush=True)
 
@@ -209,51 +210,8 @@ class _Bars:
 
 
 def amount(value: float, unit: str) -> str:
-    return size(value) if unit in ("byte", "bytes", "B") else f"{value:,.0f}"
+    return words.size(value) if unit in ("byte", "bytes", "B") else f"{value:,.0f}"
 
 
 def unit_word(unit: str) -> str:
     return "" if unit in ("byte", "bytes", "B") else unit
-
-
-# ---- numbers for people ------------------------------------------------------------------------------------
-
-
-def seconds(value: float) -> str:
-    """0.034 → 34 ms, 4.21 → 4.2 s, 75 → 1 min 15 s, 5400 → 1 h 30 min."""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 59.95:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(value / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(value: float | None) -> str:
-    """A size in bytes with a decimal unit: 1,253 B, 12.3 kB, 4.1 GB."""
-    if value is None:
-        return "unknown"
-    if value < 1000:
-        return f"{value:.0f} B"
-    for unit in ("kB", "MB", "GB", "TB"):
-        value /= 1000
-        if value < 999.5 or unit == "TB":
-            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
-    raise AssertionError("unreachable")
-
-
-def percent(fraction: float | None, digits: int = 2) -> str:
-    return "–" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
-
-
-def rate(value: float, unit: str = "images") -> str:
-    """Throughput: 12,345 images/s."""
-    return f"{value:,.0f} {unit}/s"
-
-
-def count(number: int, word: str, words: str | None = None) -> str:
-    """1 image, 2,000 images."""
-    return f"{number:,} {word if number == 1 else words or word + 's'}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenfold import words
 from tenfold.cli import render
 from tenfold.errors import CallError, RecipeError
 
@@ -228,10 +229,10 @@ def _tell(result: TrainResult) -> None:
     console = render.console()
     run, report = shlex.quote(str(result.path)), shlex.quote(str(result.report))
     parts = [
-        f"{name} {render.seconds(value)}" for name, value in result.seconds.items() if name != "total" and value >= 0.05
+        f"{name} {words.seconds(value)}" for name, value in result.seconds.items() if name != "total" and value >= 0.05
     ]
     console.print(_figure(result))
-    console.print(f"in {render.seconds(result.seconds['total'])}: {', '.join(parts)}")
+    console.print(f"in {words.seconds(result.seconds['total'])}: {', '.join(parts)}")
     lines = [
         Text(),
         Text.assemble(("Report  ", "dim"), str(result.report)),
@@ -253,8 +254,8 @@ def _figure(result: TrainResult) -> Any:
         return Text("Trained; the data has no test images to measure it on.", style="bold")
     low, high = result.test.interval
     return Text.assemble(
-        (f"Test accuracy {render.percent(result.test.accuracy)}", "bold green"),
-        f" on {render.count(result.test.n, 'image')} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        (f"Test accuracy {words.percent(result.test.accuracy)}", "bold green"),
+        f" on {words.count(result.test.n, 'image')} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         + _ending(result),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tenfold.data.alike import Group, Pool
 from tenfold.data.check import Checked, Finding, several
-from tenfold.evaluation.png import data_uri, thumbnail
+from tenfold.png import data_uri, thumbnail
 
 GROUPS = 48  # shown of a finding; check.json has all
 PICTURES = 96

@@ -10,7 +10,7 @@ import numpy as np
 
 from tenfold.data.dataset import SPLITS, Dataset
 from tenfold.errors import MissingExtraError
-from tenfold.evaluation.png import thumbnail
+from tenfold.png import thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import numpy as np
 
 from tenfold.data.dataset import Dataset, Split
 from tenfold.evaluation.metrics import Evaluation
-from tenfold.evaluation.png import thumbnail
+from tenfold.png import thumbnail
 
 if TYPE_CHECKING:
     from tenfold.engines.base import EpochEnd

@@ -14,12 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tenfold.cli.render import percent, rate, seconds, size
 from tenfold.evaluation import svg
 from tenfold.evaluation.content import Mistake, ReportContent, epochs, samples, worst_mistakes
 from tenfold.evaluation.metrics import ClassFigures, Evaluation
-from tenfold.evaluation.png import data_uri
 from tenfold.paths import folder_whole, write_whole
+from tenfold.png import data_uri
+from tenfold.words import percent, rate, seconds, size
 
 __all__ = ["ReportContent", "html", "write"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tenfold.evaluation.calibration import Bin
 from tenfold.evaluation.metrics import Evaluation
-from tenfold.evaluation.png import data_uri
+from tenfold.png import data_uri
 
 NUMBERED = 24  # up to so many classes the matrix has numbers in its cells
 NAMED = 130  # and up to so many, names along its edges

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tenfold.evaluation.png import data_uri, encode, thumbnail
+from tenfold.png import data_uri, encode, thumbnail
 
 
 def _read(data: bytes) -> np.ndarray:

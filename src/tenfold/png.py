@@ -1,4 +1,4 @@
-"""Small pictures as PNG with the standard library alone: thumbnails and heat maps inside the report."""
+"""Small pictures as PNG with the standard library alone: thumbnails and heat maps inside pages and reports."""
 
 from __future__ import annotations
 
