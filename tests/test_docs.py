@@ -29,7 +29,11 @@ def fences(text: str, *languages: str) -> list[str]:
 
 def calls(text: str) -> list[list[str]]:
     """Every ``tenfold VERB …`` in code, split as a shell would; words after a # or in [brackets] are no part of it."""
-    code = "\n".join([*fences(text, "", "bash", "sh", "console"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
+    blocks = []
+    for block in fences(text, "", "bash", "sh", "console"):
+        prompted = [line for line in block.splitlines() if line.startswith("$ ")]
+        blocks.append("\n".join(prompted) if prompted else block)  # with prompts, the other lines are output
+    code = "\n".join([*blocks, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
     found = []
     for line in re.findall(r"(?:^|[\s$(])tenfold ([a-z]+\b[^\n|)&;]*)", code, re.M):
         words = shlex.split(re.sub(r"\[[A-Z]+[^\]]*\]|…", "", line).replace("\\", ""), comments=True)
