@@ -47,7 +47,6 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def prepare(device: torch.device) -> None:
     """PyTorch's switches for training: called once a run."""
-    torch.set_flush_denormal(True)
     if device.type == "cuda":
         # a resumed run must equal an unbroken one: no algorithm chosen by a race of timings
         torch.backends.cudnn.benchmark = False
