@@ -189,6 +189,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(unbroken: str, t
             process.wait()
             kills += 1
             if (run / "run.json").exists():
+                if json.loads((run / "run.json").read_text())["status"] == "finished":
+                    break  # killed in its last moments, when all was done
                 arguments = ["--resume", str(run)]
             continue
         assert process.returncode == 0, process.stderr.read() if process.stderr else ""
