@@ -162,7 +162,7 @@ def write_report(
             probabilities=figures.probabilities,
             measured=work.dataset["test" if figures.test else "val"],
             val=figures.val,
-            history=fitted.history,
+            history=run.metrics(),
             recipe=work.recipe.to_yaml(),
             command=f"tenfold train {shlex.quote(work.dataset.source)} --recipe {recipe}",
             created=run.record["created"],

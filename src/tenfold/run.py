@@ -55,19 +55,25 @@ class Run:
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, in order; a line cut by a kill is left out."""
+        path = self.path / METRICS
+        rows = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+        return rows
+
     def trim_metrics(self, step: int) -> None:
         """Drops metrics' lines past ``step``: what a resumed run will write again. A line cut by a kill goes too."""
         path = self.path / METRICS
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                continue
-        paths.write_whole(path, "".join(f"{line}\n" for line in kept))
+        if path.exists():
+            kept = [row for row in self.metrics() if row["step"] <= step]
+            paths.write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
 
     def save(self, state: State) -> None:
         """Writes a checkpoint whole; the one before is kept until the new one stands."""

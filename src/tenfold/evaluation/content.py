@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tenfold.engines.base import EpochEnd
 
 MISTAKES = 24
+FEW_EPOCHS = 8  # a curve through fewer points than this tells nothing
 SAMPLES = 120
 EACH = 12  # samples of a class at most
 PIXEL_BYTES = 700_000  # of a report's mistakes, and of its samples, before compression
@@ -33,7 +34,7 @@ class ReportContent:
     probabilities  float32 N×K, the model's answers for ``measured``
     measured       the images behind ``evaluation``, labels being indices into its classes
     val            figures on the validation split
-    history        the run's epochs: ``EpochEnd`` or mappings with its fields, as in metrics.jsonl
+    history        the run's epochs: ``EpochEnd`` or mappings with its fields; or all the rows of a metrics.jsonl
     recipe         the resolved recipe as YAML
     command        how to do it again
     seconds        wall-clock seconds by phase, and ``total``, of the whole command; as a callable it is asked when the
@@ -91,13 +92,23 @@ def epochs(content: ReportContent) -> list[dict[str, Any]]:
 
     ``at`` is added: the passes over the data until then. It is ``epoch``, but for a last one that was not whole.
     """
-    rows = [dict(e) if isinstance(e, Mapping) else dataclasses.asdict(e) for e in content.history]
-    rows = [r for r in rows if r.get("event", "epoch") == "epoch" and r.get("epoch") is not None]
+    rows = [r for r in _rows(content) if r.get("event", "epoch") == "epoch" and r.get("epoch") is not None]
     for row in rows:
         first, step = rows[0], row.get("step")
         whole = first["epoch"] * step / first["step"] if step and first.get("step") else row["epoch"]
         row["at"] = min(float(row["epoch"]), whole)
     return rows
+
+
+def moments(content: ReportContent) -> list[dict[str, Any]]:
+    """Where the training figures are drawn: the epochs, or in a run of few epochs the moments between them too."""
+    ends = epochs(content)
+    steps = [{**r, "at": float(r["epoch"])} for r in _rows(content) if r.get("event") == "step" and r.get("epoch")]
+    return steps if len(ends) < FEW_EPOCHS and len(steps) > len(ends) else ends
+
+
+def _rows(content: ReportContent) -> list[dict[str, Any]]:
+    return [dict(e) if isinstance(e, Mapping) else dataclasses.asdict(e) for e in content.history]
 
 
 def worst_mistakes(content: ReportContent, limit: int = MISTAKES) -> list[Mistake]:

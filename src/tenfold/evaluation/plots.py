@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tenfold.evaluation.content import ReportContent, Sample, epochs, samples, worst_mistakes
+from tenfold.evaluation.content import ReportContent, Sample, epochs, moments, samples, worst_mistakes
 from tenfold.evaluation.metrics import Evaluation
 from tenfold.evaluation.svg import NAMED, NUMBERED, heat, shorten
 
@@ -70,7 +70,7 @@ def draw(content: ReportContent) -> dict[str, bytes]:
         # a class named in a script no installed font has: a box stands in the picture, the page has the name
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         if rows := epochs(content):
-            figures["curves"] = curves(rows)
+            figures["curves"] = curves(rows, moments(content))
         if content.evaluation:
             figures["confusion"] = confusion(content.evaluation)
             figures["reliability"] = reliability(content.evaluation)
@@ -89,27 +89,31 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in _WIDER if name in installed)]
 
 
-def curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rate by epoch, training and validation."""
+def curves(rows: Sequence[dict[str, Any]], between: Sequence[dict[str, Any]]) -> Figure:
+    """Loss, accuracy and learning rate: training at the moments ``between``, validation at the epochs ``rows``."""
     figure, axes = _figure((2.45, 2.1), columns=3, left=0.65, bottom=0.45)
-    x = [r["at"] for r in rows]
-    mark = "o" if len(rows) <= 40 else None
+    lines = (("train", "", between, GREY), ("validation", "val_", rows, BLUE))
     for axis, key in ((axes[0], "accuracy"), (axes[1], "loss")):
-        for name, column, color in (("train", key, GREY), ("validation", f"val_{key}", BLUE)):
-            values = [r.get(column) for r in rows]
+        for name, prefix, points, color in lines:
+            values = [r.get(prefix + key) for r in points]
             if any(v is not None for v in values):
                 y = [np.nan if v is None else v for v in values]
-                axis.plot(x, y, color=color, marker=mark, markersize=3.5, label=name)
+                axis.plot([r["at"] for r in points], y, color=color, marker=_mark(points), markersize=3.5, label=name)
         axis.set_title(key)
         axis.legend(fontsize=8, loc="lower right" if key == "accuracy" else "upper right")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes[2].plot(x, [float(r.get("lr") or 0.0) for r in rows], color=ORANGE, marker=mark, markersize=3.5)
+    rates = [float(r.get("lr") or 0.0) for r in between]
+    axes[2].plot([r["at"] for r in between], rates, color=ORANGE, marker=_mark(between), markersize=3.5)
     axes[2].set_title("learning rate")
     axes[2].set_ylim(bottom=0)
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     return figure
+
+
+def _mark(points: Sequence[object]) -> str | None:
+    return "o" if len(points) <= 40 else None
 
 
 def confusion(evaluation: Evaluation) -> Figure:

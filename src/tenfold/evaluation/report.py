@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.evaluation import svg
-from tenfold.evaluation.content import Mistake, ReportContent, epochs, samples, worst_mistakes
+from tenfold.evaluation.content import Mistake, ReportContent, epochs, moments, samples, worst_mistakes
 from tenfold.evaluation.metrics import ClassFigures, Evaluation
 from tenfold.paths import folder_whole, write_whole
 from tenfold.png import data_uri
@@ -154,15 +154,16 @@ def _training(content: ReportContent) -> str:
     rows = epochs(content)
     if not rows:
         return ""
-    x = [r["at"] for r in rows]
+    between = moments(content)
+    x = [r["at"] for r in between]
 
     def column(key: str) -> list[float | None]:
-        return [r.get(key) for r in rows]
+        return [r.get(key) for r in between]
 
     def pair(key: str) -> list[svg.Series]:
         found = [svg.Series("train", "s0", column(key))]
-        val = column(f"val_{key}")
-        return [*found, svg.Series("validation", "s1", val)] if any(v is not None for v in val) else found
+        val = svg.Series("validation", "s1", [r.get(f"val_{key}") for r in rows], [r["at"] for r in rows])
+        return [*found, val] if any(v is not None for v in val.values) else found
 
     charts = [
         svg.lines("accuracy", x, pair("accuracy"), show=lambda v: f"{100 * v:.4g} %", highest=1.0),
@@ -171,9 +172,9 @@ def _training(content: ReportContent) -> str:
     ]
     cards = "".join(f'<figure class="card">{c}</figure>' for c in charts)
     return (
-        '<p class="soft small">Training figures are means over an epoch’s augmented images while the weights moved; '
-        "validation figures are taken at its end on plain images, so they may lie above. The rate is the one at the "
-        f'epoch’s end.</p><div class="row">{cards}</div>'
+        '<p class="soft small">Training figures are means over augmented images while the weights moved; validation '
+        "figures are taken at an epoch’s end on plain images, so they may lie above.</p>"
+        f'<div class="row">{cards}</div>'
     )
 
 

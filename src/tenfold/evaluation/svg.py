@@ -24,11 +24,13 @@ RIGHT, WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion of Okabe and It
 
 @dataclass(frozen=True)
 class Series:
-    """A line. ``style`` is its class in the style sheet; values that are None or not finite are gaps."""
+    """A line. ``style`` is its class in the style sheet; values that are None or not finite are gaps. ``x`` is where
+    its values lie, the chart's own x where None."""
 
     name: str
     style: str
     values: Sequence[float | None]
+    x: Sequence[float] | None = None
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -61,6 +63,8 @@ def lines(
         marks = [m for m in marks if m <= highest + 1e-9]
     low, high = marks[0], max(marks[-1], min(highest, max(values, default=marks[-1])))
     begin, end = (x[0], x[-1]) if len(x) > 1 else (0.0, 2.0 * (x[0] if x else 1))
+    own = [v for s in series for v in s.x or ()]
+    begin, end = min([begin, *own]), max([end, *own])
 
     def px(v: float) -> float:
         return left + (v - begin) / ((end - begin) or 1) * (width - left - right)
@@ -79,7 +83,7 @@ def lines(
         parts.append(f'<path class="line {s.style}" d="M{place:.0f} 28h16"/>')
         parts.append(_text("tick", place + 21, 32, s.name))
         place += 21 + 6.2 * len(s.name) + 18
-    parts += [_line(x, s, px, py, show) for s in series]
+    parts += [_line(x if s.x is None else s.x, s, px, py, show) for s in series]
     return _svg(width, height, title, parts)
 
 
