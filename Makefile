@@ -4,7 +4,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/installed
 LOCK    := requirements.lock
-SOURCES := src tests .ci
+SOURCES := src tests benchmarks .ci docs/update_reference.py
 
 # A Python that tenfold runs on; 3.11 first, because the versions in $(LOCK) are those of 3.11.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
