@@ -18,7 +18,7 @@ from tenfold.clock import PHASES, Phase
 from tenfold.data.dataset import Dataset
 from tenfold.errors import RecipeError, StoppedError, TrainingError
 
-ISSUE_KEYS = [
+PUBLISHED_KEYS = [
     "run",
     "bundle",
     "engine",
@@ -127,7 +127,7 @@ def test_json_is_one_object_of_the_promised_keys(
     assert app.run(["train", "--json"]) == 0
     out, err = capsys.readouterr()
     printed = json.loads(out)
-    assert list(printed) == ISSUE_KEYS
+    assert list(printed) == PUBLISHED_KEYS
     assert printed["test"] == {"accuracy": 0.75, "n": 4}
     assert list(printed["seconds"]) == ["import", "data", "setup", "train", "evaluate", "save", "total"]
     assert "Test accuracy 75.00 % on 4 images" in err
