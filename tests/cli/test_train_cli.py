@@ -13,7 +13,7 @@ import pytest
 
 from tenfold import training
 from tenfold.cli import app
-from tenfold.cli.train import duration
+from tenfold.cli.train import _filled, duration
 from tenfold.clock import PHASES, Phase
 from tenfold.data.dataset import Dataset
 from tenfold.errors import RecipeError, StoppedError, TrainingError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -232,7 +233,7 @@ def _tell(result: TrainResult) -> None:
         f"{name} {words.seconds(value)}" for name, value in result.seconds.items() if name != "total" and value >= 0.05
     ]
     console.print(_figure(result))
-    console.print(f"in {words.seconds(result.seconds['total'])}: {', '.join(parts)}")
+    console.print(_filled(f"in {words.seconds(result.seconds['total'])}:", parts, console.width))
     lines = [
         Text(),
         Text.assemble(("Report  ", "dim"), str(result.report)),
@@ -245,6 +246,12 @@ def _tell(result: TrainResult) -> None:
     ]
     for line in lines:
         console.print(line, soft_wrap=True)  # a path is never broken: it is there to be copied
+
+
+def _filled(start: str, parts: list[str], width: int) -> str:
+    """``start`` and the parts after it, in lines of ``width``; a part is never broken."""
+    joined = ", ".join(part.replace(" ", "\u00a0") for part in parts)
+    return textwrap.fill(f"{start} {joined}", width).replace("\u00a0", " ")
 
 
 def _figure(result: TrainResult) -> Any:
