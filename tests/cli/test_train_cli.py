@@ -145,6 +145,11 @@ def test_the_words_at_the_end_can_be_copied_into_a_shell(
     assert "in 6.0 s: import 1.0 s, data 1.0 s, setup 1.0 s, train 1.0 s, evaluate 1.0 s, save 1.0 s" in err
 
 
+def test_a_part_and_its_unit_stay_on_one_line() -> None:
+    assert _filled("in 62 s:", ["import 1.1 s", "save 1 min 1 s"], 22) == "in 62 s: import 1.1 s,\nsave 1 min 1 s"
+    assert _filled("in 62 s:", ["import 1.1 s", "save 1 min 1 s"], 21) == "in 62 s:\nimport 1.1 s,\nsave 1 min 1 s"
+
+
 @pytest.mark.parametrize(
     ("ended", "said"), [("patience", "without a better val"), ("time_limit", "time limit allowed")]
 )
