@@ -189,7 +189,8 @@ class TestEngine:
         assert result.ended == "time_limit"
         assert result.seconds < 3
         last = [e for e in events if isinstance(e, EpochEnd)][-1]
-        assert last.lr < 0.1 * recipe.optimizer.lr
+        # the last rate is that at the start of the last step; on a busy machine there are few
+        assert last.lr < max(0.1, 2 / result.steps) * recipe.optimizer.lr
 
     def test_patience_stops_and_gives_the_best_weights(self, engine: base.Engine, squares: Dataset) -> None:
         recipe = recipes.override(PLAIN, {"epochs": 100, "patience": 3})
