@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tenfold
+from tenfold import recipe as recipes
 from tenfold import training
 from tenfold.bundle import store
 from tenfold.clock import PHASES, Phase
@@ -102,6 +103,10 @@ def test_the_recipe_is_fitted_to_small_data_and_says_so(squares: Dataset) -> Non
     digits = tenfold.load_dataset("digits", tenfold.Recipe(data={"val_fraction": "auto"}).data)
     assert training.fit_to_data(tenfold.Recipe(), digits)[0].data.val_fraction == 0.1
     assert any("batch_size" in n for n in notices)
+    assert recipe.optimizer.lr == tenfold.Recipe().optimizer.lr  # Adam's step does not depend on the batch
+    quick, notices = training.fit_to_data(recipes.load("quick"), squares)
+    assert quick.optimizer.bias_lr == pytest.approx(25 * 32 / 500)
+    assert any("rates are lowered" in n for n in notices)
 
 
 @pytest.mark.parametrize(

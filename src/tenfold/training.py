@@ -230,7 +230,7 @@ def fit_to_data(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, list[str]]:
     """The resolved recipe for a dataset, and a sentence for everything that was changed for it.
 
     The size is the pictures'; pictures that a mirror would change aren't flipped; the batch leaves at least eight steps
-    an epoch. Raises RecipeError where the recipe asks for what the data hasn't got.
+    an epoch, and SGD's rates shrink with it. Raises RecipeError where the recipe asks for what the data hasn't got.
     """
     changes: dict[str, Any] = {"data.size": dataset.geometry.height}
     if dataset.split_rule and "val_fraction" in dataset.split_rule:
@@ -245,7 +245,15 @@ def fit_to_data(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, list[str]]:
     most = max(1, images // 8)
     if recipe.batch_size > most:
         changes["batch_size"] = most
-        notices.append(f"batch_size is {most} instead of {recipe.batch_size}: there are {images:,} training images.")
+        sentence = f"batch_size is {most} instead of {recipe.batch_size}: there are {images:,} training images."
+        if recipe.optimizer.name in ("sgd", "muon"):
+            # the linear scaling rule (Goyal et al. 2017): fewer images a step, noisier gradients, smaller steps
+            for name in ("lr", "bias_lr", "head_lr"):
+                rate = getattr(recipe.optimizer, name)
+                if rate is not None:
+                    changes[f"optimizer.{name}"] = rate * most / recipe.batch_size
+            sentence += " SGD's rates are lowered in proportion."
+        notices.append(sentence)
     if recipe.patience and not len(dataset["val"]):
         raise RecipeError("patience needs validation images, and there are none.", "Try --set data.val_fraction=0.1.")
     if recipe.low_res is not None and recipe.low_res.size >= dataset.geometry.height:
