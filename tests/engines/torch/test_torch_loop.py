@@ -52,14 +52,15 @@ def test_muon_steps_a_stack_as_it_steps_each_alone() -> None:
 
 
 def test_each_weight_has_the_rate_of_its_kind(squares: Dataset) -> None:
-    recipe = recipes.override(recipes.load("quick"), {"optimizer.whiten_bias_epochs": 1, "epochs": 4})
+    rates = {"optimizer.bias_lr": 100.0, "optimizer.head_lr": 5.0, "optimizer.muon_lr": 0.24}
+    recipe = recipes.override(recipes.load("quick"), {**rates, "optimizer.whiten_bias_epochs": 1, "epochs": 4})
     architecture = zoo.build(recipe.model, 16, 16, 4)
     net = build.build(architecture)
     steps = plan(recipe, 1000)
     optimizers = Optimizers(recipe, architecture, build.tensors(net, architecture), steps)
     optimizers.set_rate(0.5)
-    rates = {g["role"]: g["lr"] for o in optimizers._all for g in o.param_groups}
-    assert rates == pytest.approx({"bias": 50.0, "whiten": 0.0, "head": 2.5, "muon": 0.12})
+    now = {g["role"]: g["lr"] for o in optimizers._all for g in o.param_groups}
+    assert now == pytest.approx({"bias": 50.0, "whiten": 0.0, "head": 2.5, "muon": 0.12})
 
 
 @pytest.mark.parametrize("pieces", [2, 3])
