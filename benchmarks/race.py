@@ -1,0 +1,421 @@
+"""Race programs that train on CIFAR-10 against each other: each run a process of its own, measured from its start to
+its end, the contestants in turn. See benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+import measuring
+import roster
+import tally
+from roster import Contestant, RaceError, Settings
+
+EPILOG = f"""contestants:
+{chr(10).join(f"  {name:16} {about}" for name, about in roster.NAMES.items())}
+
+examples:
+  python benchmarks/race.py tenfold:quick=5 keras=1 pytorch=1 --target 0.8
+  python benchmarks/race.py tenfold:quick=1 keras=1 --args keras='--epochs 1 --train-images 2000' --out /tmp/look.json
+  python benchmarks/race.py tenfold:sprint=5 airbench94=5 --device cuda --airbench ~/cifar10-airbench
+  python benchmarks/race.py tenfold:quick=3 mine=3 --program mine='python mine.py --seed {{seed}}'
+
+A race that was stopped goes on with the same command: each run is stored when it ends, and is not repeated."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    contestant: Contestant
+    runs: int
+    extra: tuple[str, ...]
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("contestants", nargs="+", metavar="NAME[=RUNS]", help="who races, and how often (else --runs)")
+    p.add_argument("--runs", type=_above_zero, default=3, help="runs of those that name no number (default 3)")
+    p.add_argument("--first-seed", type=int, default=0, help="run i has this seed plus i (default 0)")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    p.add_argument(
+        "--target", type=_share, action="append", default=[], help="count the runs at or above it; repeatable"
+    )
+    p.add_argument("--reference", action="append", default=[], metavar="NAME",
+                   help="whom the others are compared with; repeatable (default: all that are not tenfold)")  # fmt: skip
+    p.add_argument("--out", type=Path, metavar="FILE", help="the summary (default benchmarks/results/DEVICE.json); the "
+                   "runs go beside it, as FILE without .json + .runs.jsonl")  # fmt: skip
+    p.add_argument("--fresh", action="store_true", help="start over: forget the runs that are stored there")
+    p.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of tenfold, keras, "
+                   "torchvision or ultralytics (default: this one for tenfold, else .bench/NAME/bin/python)")  # fmt: skip
+    p.add_argument(
+        "--args", action="append", default=[], metavar="NAME='…'", help="put these at the end of its command"
+    )
+    p.add_argument("--program", action="append", default=[], metavar="NAME='COMMAND'", help="a program of your own; "
+                   "{seed}, {device}, {data} and {out} are filled in; its last line is a JSON object with accuracy")  # fmt: skip
+    p.add_argument("--airbench", type=Path, metavar="PATH", help="your copy of KellerJordan/cifar10-airbench")
+    p.add_argument("--speedrun", type=Path, metavar="PATH", help="your copy of hiverge/cifar10-speedrun")
+    p.add_argument("--scratch", type=Path, default=roster.ENVIRONMENTS / "scratch", help="where data is made ready for "
+                   "the contestants and their output is kept (default .bench/scratch)")  # fmt: skip
+    p.add_argument(
+        "--limit", type=float, default=6 * 3600, metavar="SECONDS", help="end a run after this (default 6 h)"
+    )
+    p.add_argument(
+        "--idle", type=_share, default=0.1, help="share of the cores that may be busy before a run (default 0.1)"
+    )
+    p.add_argument(
+        "--longest-wait", type=float, default=1800, metavar="SECONDS", help="for an idle machine (default 1800)"
+    )
+    p.add_argument("--no-wait", action="store_true", help="race on a busy machine; the summary says so")
+    return p
+
+
+def _above_zero(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise RaceError(f"{option} {text}: write it as NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def entries(args: argparse.Namespace) -> list[Entry]:
+    programs, extras = _pairs(args.program, "--program"), _pairs(args.args, "--args")
+    found: list[Entry] = []
+    for text in args.contestants:
+        name, _, count = text.partition("=")
+        if count and (not count.isdigit() or int(count) < 1):
+            raise RaceError(f"{text}: the number of runs must be a number from 1 up.")
+        extra = tuple(shlex.split(extras.pop(name, "")))
+        if any(name == entry.contestant.name for entry in found):
+            raise RaceError(f"{name} is named twice.")
+        found.append(Entry(roster.find(name, extra, programs), int(count or args.runs), extra))
+    if extras:
+        raise RaceError(f"--args names {', '.join(extras)}, which does not race.")
+    return found
+
+
+def turns(order: Sequence[Entry], first_seed: int) -> list[tuple[Entry, int]]:
+    """Who runs when with which seed: seed 0 of each, then seed 1 of those that have more runs, …"""
+    longest = max((entry.runs for entry in order), default=0)
+    return [(entry, first_seed + turn) for turn in range(longest) for entry in order if turn < entry.runs]
+
+
+# ---- before the race ---------------------------------------------------------------------------------------------
+
+
+def ready(entry: Entry, settings: Settings) -> str | None:
+    """Make a contestant ready to race; where that can't be, why."""
+    contestant = entry.contestant
+    if settings.device not in contestant.devices:
+        return f"it runs on {' and '.join(contestant.devices)} only"
+    try:
+        if contestant.environment is not None:
+            python = settings.python(contestant.environment)
+            if not (Path(python).exists() or shutil.which(python)):
+                return f"its environment is not there ({_short(python)}); --python {contestant.environment}=PATH names another"
+            lines = [f"import {', '.join(contestant.imports)}"]
+            if settings.device == "cuda":
+                lines.append("import torch\nassert torch.cuda.is_available(), 'PyTorch finds no CUDA device here'")
+            if why := _trial([python, "-c", "\n".join(lines)]):
+                return why
+        if contestant.check is not None:
+            command, meaning = contestant.check(settings)
+            if _trial(command):
+                return meaning
+        return _trial(contestant.prepare(settings)) if contestant.prepare is not None else None
+    except RaceError as error:
+        return str(error)
+
+
+def _short(path: str) -> str:
+    return os.path.relpath(path) if path.startswith(str(roster.ROOT)) else path
+
+
+def _trial(command: Sequence[str]) -> str | None:
+    """Run a command that must succeed; its last words where it doesn't."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        try:
+            cost = measuring.run(command, stdout=out, stderr=err, cwd=Path(folder), env=dict(os.environ), limit=1800)
+        except OSError as error:
+            return str(error)
+        return _last_words(err, out) or f"exit code {cost.exit_code}" if cost.exit_code else None
+
+
+def _last_words(*files: Path) -> str:
+    for file in files:
+        lines = [
+            line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+        if lines:
+            return lines[-1][:300]
+    return ""
+
+
+def arrays(settings: Settings) -> None:
+    """The data as .npy files, written by tenfold where they are not there yet."""
+    if all((settings.data / f"{split}_images.npy").exists() for split in ("train", "test")):
+        return
+    say("writing CIFAR-10 as arrays for the other programs (not counted)")
+    why = _trial([settings.python("tenfold"), str(roster.PROGRAMS / "cifar_arrays.py"), str(settings.data)])
+    if why:
+        raise RaceError(f"CIFAR-10 could not be made ready: {why}")
+
+
+# ---- a run -------------------------------------------------------------------------------------------------------
+
+
+def race_once(entry: Entry, seed: int, settings: Settings, limit: float) -> dict[str, Any]:
+    """One run as a record. A failure is a record too; its output stays in scratch/logs."""
+    contestant = entry.contestant
+    logs = settings.scratch / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    stem = f"{contestant.name.replace(':', '-')}-{settings.device}-{seed}"
+    out, err = logs / f"{stem}.out", logs / f"{stem}.err"
+    folder = Path(tempfile.mkdtemp(prefix="race-"))
+    try:
+        command = contestant.command(settings, seed, folder)
+        record: dict[str, Any] = {
+            "contestant": contestant.name,
+            "seed": seed,
+            "device": settings.device,
+            "extra": list(entry.extra),
+            "command": _plain(command, settings, folder),
+            "date": machine.now(),
+            "load_average_before": list(os.getloadavg()),
+        }
+        cost = measuring.run(command, stdout=out, stderr=err, cwd=folder, env=dict(os.environ), limit=limit)
+        record |= {key: value for key, value in vars(cost).items() if key != "timed_out"}
+        why = f"ended after the limit of {limit:g} s" if cost.timed_out else None
+        report: dict[str, Any] = {}
+        if cost.exit_code == 0 and not why:
+            try:
+                report = contestant.read(out.read_text(encoding="utf-8", errors="replace"), folder)
+            except RaceError as error:
+                why = str(error)
+        elif not why:
+            why = _last_words(err, out)
+        return record | _reported(report) | {"why": why}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reported(report: dict[str, Any]) -> dict[str, Any]:
+    accuracy = report.get("accuracy")
+    with_tta = report.get("accuracy_with_tta")
+    plain = report.get("accuracy_without_tta", accuracy if with_tta is None else None)
+    return {
+        "accuracy": accuracy,
+        "accuracy_without_tta": plain,
+        "accuracy_with_tta": with_tta,
+        "best_accuracy": report.get("best_accuracy"),
+        "parts": report.get("seconds", {}),
+        "device_bytes": report.get("device_bytes"),
+        "versions": report.get("versions", {}),
+        "history": report.get("history"),
+    }
+
+
+def _plain(command: Sequence[str], settings: Settings, folder: Path) -> str:
+    """The command as a reader would type it: no folders of this machine."""
+    line = shlex.join([Path(command[0]).name, *command[1:]])
+    places = {
+        folder: "OUT",
+        settings.data: "DATA",
+        settings.scratch: "SCRATCH",
+        **{path.expanduser().resolve(): name.upper() for name, path in settings.paths.items()},
+        roster.ROOT: ".",
+    }
+    for place, name in places.items():
+        line = line.replace(str(place), name)
+    return line
+
+
+def _plain_call(argv: Sequence[str]) -> str:
+    """The race's own command, with PATH for what lies outside the checkout."""
+    words = []
+    for word in argv:
+        option, equals, value = word.rpartition("=")
+        path = Path(value if "/" in value and " " not in value else "").expanduser()
+        if path.is_absolute():
+            inside = path.is_relative_to(roster.ROOT)
+            value = str(path.relative_to(roster.ROOT)) if inside else "PATH"
+        words.append(option + equals + value)
+    return shlex.join(["python", "benchmarks/race.py", *words])
+
+
+# ---- the race ----------------------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def tell(record: dict[str, Any], at: str, started: float) -> None:
+    who = f"{at} {record['contestant']} seed {record['seed']}"
+    since = f"(race {_minutes(time.perf_counter() - started)})"
+    if record["exit_code"] != 0 or record["accuracy"] is None:
+        say(f"{who}: FAILED after {record['seconds']:.1f} s, exit code {record['exit_code']}: {record['why']} {since}")
+        return
+    disturbed = [f"{record['steal_share']:.1%} stolen"] if (record["steal_share"] or 0) > 0.01 else []
+    disturbed += [f"others used {record['others_cores']:.2f} cores"] if (record["others_cores"] or 0) > 0.1 else []
+    more = ", ".join(["", *disturbed])
+    say(f"{who}: {record['accuracy']:.2%} in {record['seconds']:.1f} s{more} {since}")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def stored(path: Path, order: Sequence[Entry], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs stored so far. Raises RaceError where they are not runs of this race."""
+    records = tally.read_records(path)
+    extras = {entry.contestant.name: list(entry.extra) for entry in order}
+    here = machine.describe()
+    for record in records:
+        name = record["contestant"]
+        if not machine.same(record["machine"], here) or record["device"] != args.device:
+            raise RaceError(
+                f"{path} has runs of another machine or device; --out names another file, --fresh starts over."
+            )
+        if record["extra"] != extras.get(name, record["extra"]):
+            raise RaceError(
+                f"{path} has runs of {name} with other --args; --out names another file, --fresh starts over."
+            )
+    return records
+
+
+def run_all(order: Sequence[Entry], records: list[dict[str, Any]], path: Path, settings: Settings,
+            args: argparse.Namespace) -> None:  # fmt: skip
+    """The runs that are not stored yet, in turn; each is appended to ``records`` and to the file as it ends."""
+    done = {(r["contestant"], r["seed"]) for r in tally.succeeded(records)}
+    plan = turns(order, args.first_seed)
+    started = time.perf_counter()
+    here, commit = machine.describe(), machine.commit()
+    for number, (entry, seed) in enumerate(plan, 1):
+        at = f"[{number}/{len(plan)}]"
+        if (entry.contestant.name, seed) in done:
+            say(f"{at} {entry.contestant.name} seed {seed}: stored already")
+            continue
+        waited, busy = 0.0, measuring.busy_share(0.5) if args.no_wait else None
+        if not args.no_wait:
+            try:
+                waited, busy = measuring.wait_until_idle(args.idle, args.longest_wait, say)
+            except TimeoutError as error:
+                raise RaceError(f"{error}. The same command goes on; --no-wait races all the same.") from None
+        say(f"{at} {entry.contestant.name} seed {seed} …")
+        record = race_once(entry, seed, settings, args.limit)
+        record |= {"waited_seconds": waited, "busy_before": busy, "machine": here, "commit": commit}
+        records.append(record)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        tell(record, at, started)
+
+
+def write_summary(out: Path, order: Sequence[Entry], absent: dict[str, str], records: Sequence[dict[str, Any]],
+                  args: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    names = [(entry.contestant.name, entry.contestant.label) for entry in order]
+    references = args.reference or [name for name, _ in names if not name.startswith("tenfold:")]
+    planned = {(entry.contestant.name, seed) for entry, seed in turns(order, args.first_seed)}
+    used = [r for r in records if (r["contestant"], r["seed"]) in planned]
+    summary = {
+        "what": "CIFAR-10, whole processes",
+        "device": args.device,
+        "machine": machine.describe(),
+        "date": machine.now(),
+        "commit": sorted({r["commit"] for r in used if r["commit"]}),
+        "command": _plain_call(argv),
+        "idle_machine": not any((r["busy_before"] or 0) >= args.idle for r in used),
+        "left_out": absent,
+        **tally.summarise(names, used, sorted(args.target), references),
+        "runs": [{key: value for key, value in r.items() if key not in ("machine", "versions")} for r in used],
+    }
+    partial = out.with_name(out.name + ".part")
+    partial.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(out)
+    return summary
+
+
+def race(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    import tables
+
+    paths = {name: getattr(args, name) for name in ("airbench", "speedrun") if getattr(args, name)}
+    scratch = args.scratch.expanduser().resolve()
+    settings = Settings(args.device, scratch / "data", scratch, _pairs(args.python, "--python"), paths)
+    out = args.out or roster.ROOT / "benchmarks" / "results" / f"{args.device}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    runs = out.with_name(out.stem + ".runs.jsonl")
+    if args.fresh:
+        runs.unlink(missing_ok=True)
+    order = entries(args)
+    records = stored(runs, order, args)
+    if any(entry.contestant.environment not in (None, "tenfold") for entry in order):
+        arrays(settings)
+    absent = {}
+    for entry in order:
+        if why := ready(entry, settings):
+            absent[entry.contestant.name] = why
+            say(f"{entry.contestant.name} is left out: {why}")
+    racing = [entry for entry in order if entry.contestant.name not in absent]
+    if not racing:
+        raise RaceError("Nobody is left to race.")
+    stopped = False
+    try:
+        run_all(racing, records, runs, settings, args)
+    except KeyboardInterrupt:
+        stopped = True
+        say("stopped; what was measured is kept, and the same command goes on")
+    summary = write_summary(out, racing, absent, records, args, argv)
+    print(tables.full(summary))
+    say(f"summary: {out}")
+    return 130 if stopped else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(argv)
+    try:
+        return race(args, argv)
+    except RaceError as error:
+        print(f"race: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("race: stopped before the first run", file=sys.stderr)
+        return 130
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was measured is kept, and no contestant goes on alone
+    sys.exit(main())
