@@ -19,20 +19,11 @@ from typing import Any
 
 import machine
 import measuring
+import options
 import roster
 import tally
+from options import pairs
 from roster import Contestant, RaceError, Settings
-
-EPILOG = f"""contestants:
-{chr(10).join(f"  {name:16} {about}" for name, about in roster.NAMES.items())}
-
-examples:
-  python benchmarks/race.py tenfold:quick=5 keras=1 pytorch=1 --target 0.8
-  python benchmarks/race.py tenfold:quick=1 keras=1 --args keras='--epochs 1 --train-images 2000' --out /tmp/look.json
-  python benchmarks/race.py tenfold:sprint=5 airbench94=5 --device cuda --airbench ~/cifar10-airbench
-  python benchmarks/race.py tenfold:quick=3 mine=3 --program mine='python mine.py --seed {{seed}}'
-
-A race that was stopped goes on with the same command: each run is stored when it ends, and is not repeated."""
 
 
 @dataclass(frozen=True)
@@ -42,70 +33,8 @@ class Entry:
     extra: tuple[str, ...]
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("contestants", nargs="+", metavar="NAME[=RUNS]", help="who races, and how often (else --runs)")
-    p.add_argument("--runs", type=_above_zero, default=3, help="runs of those that name no number (default 3)")
-    p.add_argument("--first-seed", type=int, default=0, help="run i has this seed plus i (default 0)")
-    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument(
-        "--target", type=_share, action="append", default=[], help="count the runs at or above it; repeatable"
-    )
-    p.add_argument("--reference", action="append", default=[], metavar="NAME",
-                   help="whom the others are compared with; repeatable (default: all that are not tenfold)")  # fmt: skip
-    p.add_argument("--out", type=Path, metavar="FILE", help="the summary (default benchmarks/results/DEVICE.json); the "
-                   "runs go beside it, as FILE without .json + .runs.jsonl")  # fmt: skip
-    p.add_argument("--fresh", action="store_true", help="start over: forget the runs that are stored there")
-    p.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of tenfold, keras, "
-                   "torchvision or ultralytics (default: this one for tenfold, else .bench/NAME/bin/python)")  # fmt: skip
-    p.add_argument(
-        "--args", action="append", default=[], metavar="NAME='…'", help="put these at the end of its command"
-    )
-    p.add_argument("--program", action="append", default=[], metavar="NAME='COMMAND'", help="a program of your own; "
-                   "{seed}, {device}, {data} and {out} are filled in; its last line is a JSON object with accuracy")  # fmt: skip
-    p.add_argument("--airbench", type=Path, metavar="PATH", help="your copy of KellerJordan/cifar10-airbench")
-    p.add_argument("--speedrun", type=Path, metavar="PATH", help="your copy of hiverge/cifar10-speedrun")
-    p.add_argument("--scratch", type=Path, default=roster.ENVIRONMENTS / "scratch", help="where data is made ready for "
-                   "the contestants and their output is kept (default .bench/scratch)")  # fmt: skip
-    p.add_argument(
-        "--limit", type=float, default=6 * 3600, metavar="SECONDS", help="end a run after this (default 6 h)"
-    )
-    p.add_argument(
-        "--idle", type=_share, default=0.1, help="share of the cores that may be busy before a run (default 0.1)"
-    )
-    p.add_argument(
-        "--longest-wait", type=float, default=1800, metavar="SECONDS", help="for an idle machine (default 1800)"
-    )
-    p.add_argument("--no-wait", action="store_true", help="race on a busy machine; the summary says so")
-    return p
-
-
-def _above_zero(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise RaceError(f"{option} {text}: write it as NAME=VALUE.")
-        pairs[name] = value
-    return pairs
-
-
 def entries(args: argparse.Namespace) -> list[Entry]:
-    programs, extras = _pairs(args.program, "--program"), _pairs(args.args, "--args")
+    programs, extras = pairs(args.program, "--program"), pairs(args.args, "--args")
     found: list[Entry] = []
     for text in args.contestants:
         name, _, count = text.partition("=")
@@ -138,7 +67,8 @@ def ready(entry: Entry, settings: Settings) -> str | None:
         if contestant.environment is not None:
             python = settings.python(contestant.environment)
             if not (Path(python).exists() or shutil.which(python)):
-                return f"its environment is not there ({_short(python)}); --python {contestant.environment}=PATH names another"
+                named = f"--python {contestant.environment}=PATH"
+                return f"its environment is not there ({_short(python)}); {named} names another"
             lines = [f"import {', '.join(contestant.imports)}"]
             if settings.device == "cuda":
                 lines.append("import torch\nassert torch.cuda.is_available(), 'PyTorch finds no CUDA device here'")
@@ -154,7 +84,9 @@ def ready(entry: Entry, settings: Settings) -> str | None:
 
 
 def _short(path: str) -> str:
-    return os.path.relpath(path) if path.startswith(str(roster.ROOT)) else path
+    """For the summary, which names no folder of this machine."""
+    inside = Path(path).is_relative_to(roster.ROOT)
+    return str(Path(path).relative_to(roster.ROOT)) if inside else "what --python names"
 
 
 def _trial(command: Sequence[str]) -> str | None:
@@ -284,7 +216,8 @@ def tell(record: dict[str, Any], at: str, started: float) -> None:
         say(f"{who}: FAILED after {record['seconds']:.1f} s, exit code {record['exit_code']}: {record['why']} {since}")
         return
     disturbed = [f"{record['steal_share']:.1%} stolen"] if (record["steal_share"] or 0) > 0.01 else []
-    disturbed += [f"others used {record['others_cores']:.2f} cores"] if (record["others_cores"] or 0) > 0.1 else []
+    if record["seconds"] > 2 and (record["others_cores"] or 0) > 0.1:  # a tick is 10 ms: short runs tell nothing
+        disturbed.append(f"others used {record['others_cores']:.2f} cores")
     more = ", ".join(["", *disturbed])
     say(f"{who}: {record['accuracy']:.2%} in {record['seconds']:.1f} s{more} {since}")
 
@@ -369,8 +302,9 @@ def race(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
     paths = {name: getattr(args, name) for name in ("airbench", "speedrun") if getattr(args, name)}
     scratch = args.scratch.expanduser().resolve()
-    settings = Settings(args.device, scratch / "data", scratch, _pairs(args.python, "--python"), paths)
-    out = args.out or roster.ROOT / "benchmarks" / "results" / f"{args.device}.json"
+    settings = Settings(args.device, scratch / "data", scratch, pairs(args.python, "--python"), paths)
+    name = {"cuda": "gpu"}.get(args.device, args.device)
+    out = args.out or roster.ROOT / "benchmarks" / "results" / f"{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     runs = out.with_name(out.stem + ".runs.jsonl")
     if args.fresh:
@@ -401,7 +335,7 @@ def race(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(argv)
+    args = options.parser(__doc__).parse_intermixed_args(argv)
     try:
         return race(args, argv)
     except RaceError as error:

@@ -162,7 +162,7 @@ def _origin(summary: Summary) -> str:
 
 
 def between(page: str, name: str, text: str) -> str:
-    """``page`` with ``text`` between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``. Raises ValueError without them."""
+    """``page`` with ``text`` between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``; ValueError without them."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
         raise ValueError(f"the page needs {start} and {end}, once each and in this order")

@@ -12,18 +12,14 @@ Record = dict[str, Any]
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a JSON-lines file; a last line that was cut off by a crash is left out."""
+    """The records of a JSON-lines file; a last line that was cut off by a crash is removed from the file."""
     if not path.exists():
         return []
-    records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for at, line in enumerate(lines):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if at != len(lines) - 1:
-                raise
-    return records
+    text = path.read_text(encoding="utf-8")
+    whole, _, rest = text.rpartition("\n")
+    if rest:
+        path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def succeeded(records: Iterable[Record]) -> list[Record]:
