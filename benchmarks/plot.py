@@ -56,15 +56,10 @@ def draw(summary: dict[str, Any]) -> Any:
     every = [a for _, _, accuracies in found for a in accuracies]
     room = max(1.0, 0.15 * (max(every) - min(every)))
     axes.set_ylim(min(every) - room, min(max(every) + room, 100.5))
-    middle = (low * high) ** 0.5
-    for at, (label, seconds, accuracies) in enumerate(found):
+    for at, (_, seconds, accuracies) in enumerate(found):
         colour = COLOURS[at % len(COLOURS)]
         axes.plot(seconds, accuracies, MARKS[at % len(MARKS)], color=colour, markersize=7, markeredgewidth=0, alpha=0.9)
-        x, y = statistics.median(seconds), statistics.fmean(accuracies)
-        right = x < middle
-        axes.annotate(label, (max(seconds) if right else min(seconds), y), xytext=(9 if right else -9, 0),
-                      textcoords="offset points", ha="left" if right else "right", va="center", color=colour,
-                      fontweight="bold")  # fmt: skip
+    _name(axes, found, (low * high) ** 0.5)
     axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if low / 1.5 <= t <= high * 1.5]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: time_text(value)))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -72,11 +67,34 @@ def draw(summary: dict[str, Any]) -> Any:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_xlabel("whole process, from its start to its end (logarithmic)", color=INK)
     axes.set_ylabel("test accuracy", color=INK)
-    axes.tick_params(colors=INK, length=0)
+    axes.tick_params(colors=INK, length=0, pad=9)
     axes.grid(color=GRID, linewidth=0.6)
     for side in axes.spines.values():
         side.set_visible(False)
     return figure
+
+
+def _name(axes: Any, found: list[tuple[str, list[float], list[float]]], middle: float) -> None:
+    """Write each contestant's label beside its points, towards the middle; labels that would touch are moved apart."""
+    taken: list[tuple[float, float]] = []
+    for at, (label, seconds, accuracies) in sorted(enumerate(found), key=lambda item: statistics.fmean(item[1][2])):
+        right = statistics.median(seconds) < middle
+        anchor = (max(seconds) if right else min(seconds), statistics.fmean(accuracies))
+        x, y = axes.transData.transform(anchor)
+        lift = 0.0
+        while any(abs(x - other) < 250 and abs(y + lift - height) < 17 for other, height in taken):
+            lift += 2
+        taken.append((x, y + lift))
+        axes.annotate(
+            label,
+            anchor,
+            xytext=(9 if right else -9, lift * 72 / axes.figure.dpi),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            color=COLOURS[at % len(COLOURS)],
+            fontweight="bold",
+        )
 
 
 def main() -> int:
