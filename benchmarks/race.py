@@ -351,5 +351,6 @@ def _stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was measured is kept, and no contestant goes on alone
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a script's background job inherits it ignored
+        signal.signal(number, _stop)
     sys.exit(main())
