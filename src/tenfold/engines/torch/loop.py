@@ -20,7 +20,8 @@ from tenfold.engines.base import Checkpointed, EpochEnd, FitResult, Job, Notice,
 from tenfold.engines.schedule import plan
 from tenfold.engines.torch import build, devices
 from tenfold.engines.torch.augment import Batch, augment
-from tenfold.engines.torch.feed import Feed
+from tenfold.engines.torch.crew import Crew
+from tenfold.engines.torch.feed import Feed, Picked
 from tenfold.engines.torch.optimize import Optimizers
 from tenfold.errors import TrainingError
 
@@ -82,6 +83,11 @@ class Training:
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tensors = build.tensors(self.net, job.architecture)
         self.optimizers = Optimizers(recipe, job.architecture, self.tensors, self.plan)
+        self.crew: Crew | None = None
+        if self.plan.parts > 1 and self.device.type == "cpu":
+            self.crew = Crew(self.net, job.architecture, self.plan.parts)
+        for norm in build.batch_norms(self.net):
+            norm.groups = 1 if self.crew is not None else self.plan.parts
         self.feed = Feed(train, self.plan, recipe.augment, recipe.seed, self.device)
         self.mean = torch.as_tensor(job.weights[_normalize_mean(job)], device=self.device) * 255
         self.class_weights = _class_weights(job).to(self.device) if recipe.class_weights == "balanced" else None
@@ -131,22 +137,41 @@ class Training:
         self._average()
 
     def _forward_backward(self) -> tuple[Tensor, Tensor]:
-        """Gradients of one batch, in ``pieces`` where memory is short: (summed loss, images right) on the device."""
+        """Gradients of one batch: (summed loss, images right) on the device."""
+        picked = self.feed.take(self.step)
+        if self.crew is not None:
+            return self._by_crew(self.crew, picked)
         torch.manual_seed(_step_seed(self.recipe.seed, self.step))
-        images, labels = self.feed.take(self.step)
         self.net.train()
+        images = picked.gather(self.recipe.augment)
+        batch = augment(images, picked.labels, self.recipe.augment, self.mean, self._size())
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
-        batch = augment(images, labels, self.recipe.augment, self.mean, self._size())
         for piece in _pieces(batch, self.pieces):
-            with devices.autocast(self.device, self.precision):
-                logits = self.net(piece.images).float()
-            loss = self._loss(logits, piece)
-            mean = loss * (len(piece.labels) / len(labels))
-            (self.scaler.scale(mean) if self.scaler else mean).backward()
-            loss_sum += loss.detach() * len(piece.labels)
-            right += (logits.detach().argmax(1) == piece.labels).sum()
+            loss, found = self._backward(self.net, piece)
+            loss_sum += loss
+            right += found
         return loss_sum, right
+
+    def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
+        size, settings = self._size(), self.recipe.augment
+        parts = picked.parts(self.plan.parts)
+
+        def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            mine = parts[part]
+            return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
+
+        seed = _step_seed(self.recipe.seed, self.step)
+        return crew.forward_backward(task, [_step_seed(seed, part) for part in range(len(parts))])
+
+    def _backward(self, net: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Adds the gradients of a part of the step's batch, by its share of the images."""
+        with devices.autocast(self.device, self.precision):
+            logits = net(batch.images).float()
+        loss = self._loss(logits, batch)
+        mean = loss * (len(batch.labels) / self.plan.batch_size)
+        (self.scaler.scale(mean) if self.scaler else mean).backward()
+        return loss.detach() * len(batch.labels), (logits.detach().argmax(1) == batch.labels).sum()
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         def loss(labels: Tensor) -> Tensor:
@@ -343,6 +368,8 @@ class Training:
             self.scaler.load_state_dict(meta["scaler"])
 
     def finish(self, ended: Ended) -> None:
+        if self.crew is not None:
+            self.crew.close()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         if ended == "interrupt":
