@@ -95,15 +95,14 @@ def tenfold_report(printed: str, folder: Path) -> dict[str, Any]:
     """The report of ``tenfold train --json``; how it was evaluated and with what versions is read from its folder."""
     try:
         told = json.loads(printed)
-        evaluation = json.loads((folder / "run" / "evaluation.json").read_text(encoding="utf-8"))
         record = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
-        accuracy, tta = told["test"]["accuracy"], evaluation.get("tta", "none")
+        accuracy, with_tta = told["test"]["accuracy"], told["test"].get("accuracy_with_tta")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RaceError(f"tenfold's result could not be read: {error!r}") from None
     return {
         "accuracy": accuracy,
-        "accuracy_without_tta": accuracy if tta == "none" else told["test"].get("accuracy_without_tta"),
-        "accuracy_with_tta": None if tta == "none" else accuracy,
+        "accuracy_without_tta": accuracy,
+        "accuracy_with_tta": with_tta,
         "seconds": told["seconds"],
         "device_bytes": told.get("peak_memory_bytes") if told.get("device", "cpu") != "cpu" else None,
         "versions": record.get("versions", {}),

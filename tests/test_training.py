@@ -84,6 +84,19 @@ def test_evaluation_is_of_the_weights_in_the_bundle(squares: Dataset, tmp_path: 
     assert bundle.manifest.temperature > 0
 
 
+def test_test_time_augmentation_is_told_beside_the_plain_figure(squares: Dataset, tmp_path: Path) -> None:
+    plain = training.train(squares, recipe="quick", overrides=SMALL, out=tmp_path / "plain")
+    both = training.train(
+        squares, recipe="quick", overrides={**SMALL, "evaluate.tta": "flip+shift"}, out=tmp_path / "both"
+    )
+    assert plain.test is not None and both.test is not None
+    assert both.test.accuracy == plain.test.accuracy and plain.accuracy_with_tta is None
+    told = both.to_dict()["test"]
+    stored = tenfold.evaluate(tmp_path / "both", data=squares, tta="flip+shift")
+    assert told == {"accuracy": plain.test.accuracy, "n": plain.test.n, "accuracy_with_tta": stored.accuracy}
+    assert "With test-time augmentation (flip+shift)" in (tmp_path / "both" / "report.html").read_text()
+
+
 def test_a_dataset_without_val_or_test_is_trained_and_says_nothing_untrue(squares: Dataset, tmp_path: Path) -> None:
     none = dataclasses.replace(
         squares["val"], images=squares["val"].images[:0], labels=squares["val"].labels[:0], origins=[]

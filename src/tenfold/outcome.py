@@ -42,12 +42,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured. ``probabilities`` are those of the test split, or where there is none of the val split."""
+    """What was measured. ``probabilities`` are those of the test split, or where there is none of the val split.
+
+    All of it without test-time augmentation; ``accuracy_with_tta`` is the test accuracy with the recipe's, None where
+    it has none.
+    """
 
     temperature: float
     val: Evaluation | None
     test: Evaluation | None
     probabilities: np.ndarray | None
+    accuracy_with_tta: float | None = None
 
 
 def facts(work: Work) -> dict[str, Any]:
@@ -86,22 +91,24 @@ def evaluate(work: Work, trained: Mapping[str, np.ndarray]) -> Figures:
     """Temperature from the validation split, then the figures: the test split is read here and nowhere else."""
     dataset = work.dataset
 
-    def logits(split: str, tta: str) -> np.ndarray:
+    def logits(split: str, tta: str = "none") -> np.ndarray:
         return work.engine.logits(work.architecture, trained, dataset[split].images, work.device, tta=tta)
 
-    temperature, val, test, probabilities = 1.0, None, None, None
+    temperature, val, test, probabilities, with_tta = 1.0, None, None, None, None
     if len(dataset["val"]):
-        found = logits("val", "none")
+        found = logits("val")
         temperature = fit_temperature(found, dataset["val"].labels)
         probabilities = softmax(found, temperature)
         val = measure(probabilities, dataset["val"].labels, dataset.classes)
         val = dataclasses.replace(val, split="val", data=dataset.source)
     if len(dataset["test"]):
-        tta = work.recipe.evaluate.tta
-        probabilities = softmax(logits("test", tta), temperature)
+        probabilities = softmax(logits("test"), temperature)
         test = measure(probabilities, dataset["test"].labels, dataset.classes)
-        test = dataclasses.replace(test, split="test", data=dataset.source, tta=tta)
-    return Figures(temperature, val, test, probabilities)
+        test = dataclasses.replace(test, split="test", data=dataset.source)
+        if work.recipe.evaluate.tta != "none":
+            found = logits("test", work.recipe.evaluate.tta)
+            with_tta = float((found.argmax(1) == dataset["test"].labels).mean())
+    return Figures(temperature, val, test, probabilities, with_tta)
 
 
 def write_bundle(work: Work, run: Run, fitted: FitResult, figures: Figures) -> store.Bundle:

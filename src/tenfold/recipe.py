@@ -149,7 +149,8 @@ class Checkpoint(_Part):
 
 class Evaluate(_Part):
     tta: Literal["none", "flip", "flip+shift"] = Field(
-        "none", description="test-time augmentation of the published figure; none is the plain network"
+        "none",
+        description="test-time augmentation: the test accuracy with it is told beside the plain network's",
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tenfold
-from tenfold import hardware, outcome
+from tenfold import hardware, outcome, words
 from tenfold import recipe as recipes
 from tenfold import run as runs
 from tenfold.architecture import weights, zoo
@@ -42,6 +42,7 @@ class TrainResult:
     device: str
     epochs: float
     test: Evaluation | None
+    accuracy_with_tta: float | None
     seconds: Mapping[str, float]
     images_per_second: float
     parameters: int
@@ -57,12 +58,18 @@ class TrainResult:
             "engine": self.engine,
             "device": self.device,
             "epochs": round(self.epochs, 4),
-            "test": {"accuracy": self.test.accuracy, "n": self.test.n} if self.test else None,
+            "test": self._test(),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.images_per_second, 1),
             "parameters": self.parameters,
             "peak_memory_bytes": self.peak_memory_bytes,
         }
+
+    def _test(self) -> dict[str, Any] | None:
+        if self.test is None:
+            return None
+        found = {"accuracy": self.test.accuracy, "n": self.test.n}
+        return found if self.accuracy_with_tta is None else {**found, "accuracy_with_tta": self.accuracy_with_tta}
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,9 @@ def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> Trai
     clock.phase("evaluate")
     figures = outcome.evaluate(work, fitted.weights)
     clock.phase("save")
+    if figures.accuracy_with_tta is not None:
+        share = words.percent(figures.accuracy_with_tta)
+        notes.append(f"With test-time augmentation ({work.recipe.evaluate.tta}) the test accuracy is {share}.")
     bundle = outcome.write_bundle(work, run, fitted, figures)
     if figures.test is not None:
         outcome.write_evaluation(run, figures.test)
@@ -212,6 +222,7 @@ def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> Trai
         device=work.device.name,
         epochs=fitted.epochs,
         test=figures.test,
+        accuracy_with_tta=figures.accuracy_with_tta,
         seconds=clock.seconds(),
         images_per_second=fitted.images / fitted.seconds if fitted.seconds else 0.0,
         parameters=weights.count(work.architecture),

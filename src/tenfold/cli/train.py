@@ -263,8 +263,15 @@ def _figure(result: TrainResult) -> Any:
     return Text.assemble(
         (f"Test accuracy {words.percent(result.test.accuracy)}", "bold green"),
         f" on {words.count(result.test.n, 'image')} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        + _with_tta(result)
         + _ending(result),
     )
+
+
+def _with_tta(result: TrainResult) -> str:
+    if result.accuracy_with_tta is None:
+        return ""
+    return f", {words.percent(result.accuracy_with_tta)} with test-time augmentation"
 
 
 def _ending(result: TrainResult) -> str:
