@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,8 +25,29 @@ def order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 0x0DE2, epoch]).permutation(images)
 
 
+@dataclass(frozen=True)
+class Picked:
+    """The images of a step before they are gathered: rows ``index`` of ``pixels`` (uint8 N×H×W×3), their labels (int64
+    B), and for ``flip: alternating`` which of them are mirrored."""
+
+    pixels: Tensor
+    index: Tensor
+    labels: Tensor
+    flip: Tensor | None
+
+    def parts(self, number: int) -> list[Picked]:
+        """The same in ``number`` parts of nearly equal size, in order."""
+        flips = self.flip.tensor_split(number) if self.flip is not None else [None] * number
+        rows = zip(self.index.tensor_split(number), self.labels.tensor_split(number), flips, strict=True)
+        return [Picked(self.pixels, *row) for row in rows]
+
+    def gather(self, settings: Augment, rng: torch.Generator | None = None) -> Tensor:
+        """uint8 B×H×W×3, mirrored and shifted."""
+        return gather(self.pixels, self.index, self.flip, settings, rng)
+
+
 class Feed:
-    """Batches of a split: ``take(step)`` gives (uint8 B×H×W×3, int64 B) on the device, gathered, mirrored and shifted.
+    """Batches of a split: ``take(step)`` gives what a step computes on, its pixels on the device.
 
     ``placement`` is ``device`` when all pixels lie there, ``stream`` when a thread reads each batch from the split.
     """
@@ -44,17 +66,18 @@ class Feed:
         if self.placement == "device":
             self.pixels = _as_tensor(split.images).to(device)
 
-    def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step. The caller has seeded PyTorch's generators for this step."""
+    def take(self, step: int) -> Picked:
+        """The images of a step, a function of (seed, step) alone."""
         epoch = self.plan.epoch_of(step)
         index = self._index(step, epoch)
-        flip = self._flip(index, epoch)
+        flip = None
+        if self.settings.flip == "alternating":
+            flip = self.sides.index_select(0, index) ^ bool(epoch % 2)
         labels = self.labels.index_select(0, index)
         if self.placement == "device":
-            return gather(self.pixels, index, flip, self.settings), labels
+            return Picked(self.pixels, index, labels, flip)
         pixels = self._streamed(step)
-        here = torch.arange(len(pixels), device=self.device)
-        return gather(pixels, here, flip, self.settings), labels
+        return Picked(pixels, torch.arange(len(pixels), device=self.device), labels, flip)
 
     def _index(self, step: int, epoch: int) -> Tensor:
         if self._order is None or epoch != self._epoch:
@@ -62,13 +85,6 @@ class Feed:
             self._epoch = epoch
         start = step % self.plan.steps_per_epoch * self.plan.batch_size
         return self._order[start : start + self.plan.batch_size]
-
-    def _flip(self, index: Tensor, epoch: int) -> Tensor | None:
-        if self.settings.flip == "random":
-            return torch.rand(len(index), device=self.device) < 0.5
-        if self.settings.flip == "alternating":
-            return self.sides.index_select(0, index) ^ bool(epoch % 2)
-        return None
 
     def _streamed(self, step: int) -> Tensor:
         if self._stream is None:
@@ -121,6 +137,13 @@ def _read_ahead(images: np.ndarray, plan: Plan, seed: int, first: int, pin: bool
             yield item
     finally:
         ended.set()
+
+
+def resident(images: np.ndarray, device: torch.device) -> Tensor | None:
+    """``images`` on a device other than the CPU, where they have room; None where they are sent in batches."""
+    if device.type == "cpu" or not _fits(images.nbytes, device):
+        return None
+    return _as_tensor(images).to(device)
 
 
 def _as_tensor(images: np.ndarray) -> Tensor:
