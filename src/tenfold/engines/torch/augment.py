@@ -1,11 +1,12 @@
 """Augmentation of a whole batch on the device.
 
-All randomness comes from PyTorch's default generators, which the loop seeds with (seed, epoch, step): the same step
-always sees the same pictures, whatever ran before it.
+All randomness comes from the generator given, which the loop seeds with (seed, step) and, where the batch is computed
+in parts, the part: the same step always sees the same pictures, whatever ran before it. None is PyTorch's default one.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -33,12 +34,17 @@ def flip_sides(seed: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 0xF11B]).integers(0, 2, images).astype(bool)
 
 
-def gather(pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment) -> Tensor:
-    """Images ``index`` of ``pixels`` (uint8 N×H×W×3), mirrored where ``flip`` says, and shifted: uint8 B×H×W×3.
+def gather(
+    pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment, rng: torch.Generator | None = None
+) -> Tensor:
+    """Images ``index`` of ``pixels`` (uint8 N×H×W×3), mirrored where ``flip`` says (by chance where the settings do),
+    and shifted: uint8 B×H×W×3.
 
     One pass over the pixels: rows and columns are looked up where they come from, reflected at the edge.
     """
     shift = settings.translate
+    if settings.flip == "random":
+        flip = torch.rand(len(index), device=pixels.device, generator=rng) < 0.5
     if flip is None and not shift:
         return pixels.index_select(0, index)
     count, height, width = len(index), pixels.shape[1], pixels.shape[2]
@@ -48,8 +54,8 @@ def gather(pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment
     if flip is not None:
         columns = torch.where(flip[:, None], width - 1 - columns, columns)
     if shift:
-        rows = rows + torch.randint(-shift, shift + 1, (count, 1), device=device)
-        columns = columns + torch.randint(-shift, shift + 1, (count, 1), device=device)
+        rows = rows + torch.randint(-shift, shift + 1, (count, 1), device=device, generator=rng)
+        columns = columns + torch.randint(-shift, shift + 1, (count, 1), device=device, generator=rng)
     outside = None
     if settings.translate_fill == "zero" and shift:
         outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
@@ -67,32 +73,39 @@ def _reflect(at: Tensor, size: int) -> Tensor:
     return torch.minimum(at, 2 * size - 2 - at)
 
 
-def augment(images: Tensor, labels: Tensor, settings: Augment, mean: Tensor, size: int | None) -> Batch:
+def augment(
+    images: Tensor,
+    labels: Tensor,
+    settings: Augment,
+    mean: Tensor,
+    size: int | None,
+    rng: torch.Generator | None = None,
+) -> Batch:
     """The rest of the augmentation on gathered images: uint8 N×H×W×3 to a Batch, at ``size`` pixels where given.
 
     ``mean`` is the training images' mean colour, 0 to 255: what cutout leaves.
     """
     x = images.permute(0, 3, 1, 2).float()
     if settings.rotate:
-        x = _rotate(x, settings.rotate)
+        x = _rotate(x, settings.rotate, rng)
     if settings.color_jitter:
-        x = _jitter(x, settings.color_jitter)
+        x = _jitter(x, settings.color_jitter, rng)
     if settings.cutout:
-        x = _cutout(x, settings.cutout, mean)
+        x = _cutout(x, settings.cutout, mean, rng)
     other: Tensor | None = None
     share: float | Tensor = 1.0
     if settings.mixup:
-        x, other, share = _mixup(x, labels, settings.mixup)
+        x, other, share = _mixup(x, labels, settings.mixup, rng)
     elif settings.cutmix:
-        x, other, share = _cutmix(x, labels, settings.cutmix)
+        x, other, share = _cutmix(x, labels, settings.cutmix, rng)
     if size is not None and size < max(x.shape[2:]):
         x = shrink(x, size)
     return Batch(x, labels, other, share)
 
 
-def _rotate(x: Tensor, degrees: float) -> Tensor:
+def _rotate(x: Tensor, degrees: float, rng: torch.Generator | None) -> Tensor:
     """Each image turned about its centre by up to ± ``degrees``, bilinear, reflected at the edges."""
-    angle = (torch.rand(len(x), device=x.device) * 2 - 1) * math.radians(degrees)
+    angle = (torch.rand(len(x), device=x.device, generator=rng) * 2 - 1) * math.radians(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     aspect = x.shape[2] / x.shape[3]
     theta = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], 1).view(-1, 2, 3)
@@ -100,15 +113,23 @@ def _rotate(x: Tensor, degrees: float) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def _jitter(x: Tensor, strength: float) -> Tensor:
+def _jitter(x: Tensor, strength: float, rng: torch.Generator | None) -> Tensor:
     """Brightness, contrast and saturation, each by its own factor from 1 - strength to 1 + strength, in this order."""
-    brightness, contrast, saturation = 1 + (torch.rand(3, len(x), 1, 1, 1, device=x.device) * 2 - 1) * strength
+    brightness, contrast, saturation = (
+        1 + (torch.rand(3, len(x), 1, 1, 1, device=x.device, generator=rng) * 2 - 1) * strength
+    )
     x = x * brightness
-    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)  # luma, ITU-R BT.601
+    weights = _luma(x.device)
     mean = (x * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     x = mean + (x - mean) * contrast
     gray = (x * weights).sum(1, keepdim=True)
     return (gray + (x - gray) * saturation).clamp(0, 255)
+
+
+@functools.cache
+def _luma(device: torch.device) -> Tensor:
+    """Weights of red, green and blue, ITU-R BT.601; kept, as no step may wait for numbers from the host."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
 
 
 def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
@@ -120,36 +141,36 @@ def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: i
     return in_rows[:, None, :, None] & in_columns[:, None, None, :]
 
 
-def _cutout(x: Tensor, side: int, mean: Tensor) -> Tensor:
+def _cutout(x: Tensor, side: int, mean: Tensor, rng: torch.Generator | None) -> Tensor:
     """A square of ``side`` pixels wholly inside each image set to the mean colour (DeVries and Taylor 2017, placed as
     in airbench)."""
     height, width = min(side, x.shape[2]), min(side, x.shape[3])
-    top = torch.randint(0, x.shape[2] - height + 1, (len(x),), device=x.device)
-    left = torch.randint(0, x.shape[3] - width + 1, (len(x),), device=x.device)
+    top = torch.randint(0, x.shape[2] - height + 1, (len(x),), device=x.device, generator=rng)
+    left = torch.randint(0, x.shape[3] - width + 1, (len(x),), device=x.device, generator=rng)
     return torch.where(_inside(x, top, left, height, width), mean.view(1, 3, 1, 1), x)
 
 
-def _beta(alpha: float, device: torch.device) -> Tensor:
+def _beta(alpha: float, device: torch.device, rng: torch.Generator | None) -> Tensor:
     """One draw of Beta(alpha, alpha), as a tensor so that the device need not be waited for."""
-    gammas = torch._standard_gamma(torch.full((2,), alpha, device=device))
+    gammas = torch._standard_gamma(torch.full((2,), alpha, device=device), generator=rng)
     return gammas[0] / gammas.sum().clamp_min(1e-12)
 
 
-def _mixup(x: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def _mixup(x: Tensor, labels: Tensor, alpha: float, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
     """Each image blended with another of the batch by one share for all (Zhang et al. 2018)."""
-    share = _beta(alpha, x.device)
-    order = torch.randperm(len(x), device=x.device)
+    share = _beta(alpha, x.device, rng)
+    order = torch.randperm(len(x), device=x.device, generator=rng)
     return x * share + x[order] * (1 - share), labels[order], share
 
 
-def _cutmix(x: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def _cutmix(x: Tensor, labels: Tensor, alpha: float, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
     """A rectangle of each image replaced by another's, one rectangle for the batch (Yun et al. 2019)."""
     height, width = x.shape[2:]
-    side = (1 - _beta(alpha, x.device)).sqrt()
-    order = torch.randperm(len(x), device=x.device)
+    side = (1 - _beta(alpha, x.device, rng)).sqrt()
+    order = torch.randperm(len(x), device=x.device, generator=rng)
     rows, columns = (side * height).round().long(), (side * width).round().long()
-    top = (torch.rand(1, device=x.device) * (height - rows + 1)).long()
-    left = (torch.rand(1, device=x.device) * (width - columns + 1)).long()
+    top = (torch.rand(1, device=x.device, generator=rng) * (height - rows + 1)).long()
+    left = (torch.rand(1, device=x.device, generator=rng) * (width - columns + 1)).long()
     mask = _inside(x[:1], top, left, rows, columns)
     share = 1 - rows * columns / (height * width)
     return torch.where(mask, x[order], x), labels[order], share
@@ -167,8 +188,10 @@ def shrink(x: Tensor, size: int) -> Tensor:
     return y.permute(0, 3, 1, 2)
 
 
+@functools.cache
 def _area(before: int, after: int, device: torch.device) -> Tensor:
-    """after×before weights: the share of each source pixel in each target pixel's area."""
+    """after×before weights: the share of each source pixel in each target pixel's area. Kept, as no step may wait for
+    numbers from the host."""
     edges = np.linspace(0, before, after + 1)
     at = np.arange(before)
     overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
