@@ -71,7 +71,7 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole(squares: Dataset, piece
         for module in training.net.modules():  # batch norm's statistics are of a part; the rest must agree
             if isinstance(module, build._BatchNorm):
                 module.forward = lambda x: x  # type: ignore[method-assign]
-        training._forward_backward()
+        training._forward_backward(training.feed.take(0))
     for name, tensor in whole.tensors.items():
         if tensor.grad is not None:
             assert torch.allclose(tensor.grad, parts.tensors[name].grad, atol=1e-5), name
@@ -128,7 +128,7 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(squares: Data
     feed = Feed(train, steps, Augment(flip="alternating"), 0, torch.device("cpu"))
     ways: dict[int, list[bool]] = {i: [] for i in range(len(train))}
     for step in range(steps.steps):
-        pixels, _ = feed.take(step)
+        pixels = feed.take(step).gather(Augment())
         start = step % steps.steps_per_epoch * 64
         index = order(0, steps.epoch_of(step), len(train))[start : start + 64]
         for image, i in zip(pixels.numpy(), index, strict=True):
