@@ -92,3 +92,35 @@ def test_the_rate_is_read_from_the_device_at_the_update() -> None:
     rule.param_groups[0]["lr"] = 100.0  # not sent
     rule.update()
     assert torch.equal(p.detach(), torch.full((3,), -0.5))
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out() -> None:
+    """fp16's way: the loss scale is taken out of the gradients, and a step that overflowed does not count."""
+    from tenfold import recipe as recipes
+    from tenfold.architecture import zoo
+    from tenfold.engines.schedule import plan
+    from tenfold.engines.torch import build
+    from tenfold.engines.torch.optimize import Optimizers
+
+    recipe = recipes.override(recipes.load("classic"), {"model.widths": [4]})
+    architecture = zoo.build(recipe.model, 16, 16, 4)
+    net = build.build(architecture)
+    for p in net.parameters():
+        torch.nn.init.normal_(p)
+    optimizers = Optimizers(recipe, architecture, build.tensors(net, architecture), plan(recipe, 1000))
+    optimizers.set_rate(0.5)
+    before = {n: t.detach().clone() for n, t in optimizers.named.items()}
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for broken in (True, False):
+        for tensor in optimizers.named.values():
+            tensor.grad = torch.ones_like(tensor)
+            scaler.scale(torch.zeros(()))
+            tensor.grad *= scaler.get_scale()
+        next(iter(optimizers.named.values())).grad[0] *= float("inf") if broken else 1.0  # type: ignore[index]
+        optimizers.step(scaler)
+        moved = [float((t.detach() - before[n]).abs().max()) for n, t in optimizers.named.items()]
+        if broken:
+            assert max(moved) == 0 and optimizers._all[0].count == 0 and scaler.get_scale() == 4.0
+        else:  # Adam's first step is the rate, whatever the gradient's size
+            assert moved == pytest.approx([recipe.optimizer.lr] * len(moved), rel=1e-3)
+            assert optimizers._all[0].count == 1
