@@ -15,11 +15,11 @@ UV     ?= $(shell command -v uv 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean
+.PHONY: help install demo test lint format lock clean bench-cpu bench-gpu
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
-	  sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1   \2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
+	  sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1   \2/p' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Set up .venv with all that development needs
 
@@ -59,6 +59,25 @@ lock: ## Write requirements.lock anew from a fresh install on Python 3.11
 	{ sed -n '/^#/p' $(LOCK); "$$fresh/bin/python" -m pip freeze --all --exclude tenfold --exclude pip | sed 's/+.*//'; } > "$$fresh/lock"; \
 	cp "$$fresh/lock" $(LOCK)
 
-clean: ## Remove .venv and what tools leave; runs/ stays
+# The peers have environments of their own. One that can't be set up here is left out of the race, which says so.
+.bench/%/installed: benchmarks/requirements-%.txt
+	@echo "Setting up .bench/$* for the race: a few minutes and up to 5 GB the first time"
+	@{ test -x .bench/$*/bin/python || $(if $(UV),$(UV) venv --quiet --python $(PYTHON) .bench/$*,$(PYTHON) -m venv .bench/$*); } && \
+	  $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python .bench/$*/bin/python,.bench/$*/bin/python -m pip install --quiet --compile) -r $< && \
+	  touch $@ || { rm -rf .bench/$*; echo ".bench/$* could not be set up; the race goes on without it"; }
+
+RACE := $(BIN)/python benchmarks/race.py
+
+bench-cpu: $(STAMP) .bench/keras/installed .bench/torchvision/installed ## Race tenfold against its peers on the CPU, hours; goes on where it was stopped. ARGS="--fresh"
+	$(RACE) tenfold:quick=5 keras=1 pytorch=1 tenfold:balanced=3 tenfold:strong=3 --target 0.90 --target 0.93 $(ARGS)
+	$(BIN)/python benchmarks/plot.py benchmarks/results/cpu.json
+	$(BIN)/python benchmarks/tables.py benchmarks/results/cpu.json --write-readme
+
+bench-gpu: $(STAMP) .bench/torchvision/installed ## The same on a CUDA card. ARGS="--airbench PATH --speedrun PATH" for your copies of the records
+	$(RACE) tenfold:sprint=5 airbench94=5 speedrun=5 tenfold:accurate=3 airbench96=3 pytorch=1 resnet18=1 --device cuda --target 0.94 --target 0.96 $(ARGS)
+	$(BIN)/python benchmarks/plot.py benchmarks/results/gpu.json
+	$(BIN)/python benchmarks/tables.py benchmarks/results/gpu.json --write-readme
+
+clean: ## Remove .venv and what tools leave; runs/ and .bench/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@
 #   [AIRBENCH=PATH] [SEEDS=3] [PYTHON=python3] bash benchmarks/gpu/check.sh [OUT]
 #
 # See README.md beside this file for its steps. OUT is benchmarks/gpu/results/<card> where it is left out; in it are
-# gpu.json, gpu.txt, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
+# gpu.json, gpu.txt, race.json, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -35,13 +35,15 @@ echo "== sprint on CIFAR-10, $seeds seeds, with CUDA graphs and without"
 for ((seed = 0; seed < seeds; seed++)); do
   train sprint "$seed"
   train sprint-without-graphs "$seed" --set cuda_graphs=false
-  if [ -n "${AIRBENCH:-}" ]; then
-    mkdir -p "$work/airbench94"
-    "$python" benchmarks/gpu/airbench.py "$AIRBENCH/airbench94_muon.py" "$work/airbench" >"$work/airbench94/$seed.json"
-  fi
 done
 "$python" benchmarks/gpu/table.py "$work" "$out"
 cat "$out/gpu.txt"
+
+if [ -n "${AIRBENCH:-}" ]; then
+  echo "== sprint beside airbench94"
+  "$python" benchmarks/race.py tenfold:sprint="$seeds" airbench94="$seeds" --device cuda --airbench "$AIRBENCH" \
+    --out "$out/race.json"
+fi
 
 echo "== where a step's time goes"
 "$python" benchmarks/profile_step.py sprint --device cuda --steps 20 --out "$out" | tee "$out/profile.txt"

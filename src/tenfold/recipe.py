@@ -175,6 +175,11 @@ class Recipe(_Part):
         0, description="more epochs are run until this many steps are done; for small datasets"
     )
     batch_size: Positive = Field(128, description="images in a step")
+    virtual_batch_size: Positive | None = Field(
+        None,
+        description="images that batch norm takes its statistics over in training, a part of the batch (ghost batch "
+        "norm); a CPU computes each part on a core of its own. null is the whole batch",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="of first weights, order and augmentation; the splits have their own"
     )

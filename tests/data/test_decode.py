@@ -253,6 +253,57 @@ def test_large_jpegs_are_reduced_as_if_wholly_decoded():
     assert difference.max() <= 8
 
 
+def textured(width: int, height: int) -> Image.Image:
+    """Forms of every size, the finer the fainter, as in photos."""
+    rng = np.random.default_rng(5)
+    whole = np.zeros((height, width, 3), np.float32)
+    for cells in (3, 6, 12, 24, 48, 96, 192, 384):
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
+        whole += (np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), np.float32) - 128) / cells**0.6
+    return Image.fromarray((whole / whole.std() * 55 + 128).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"), [(15, 8), (16, 4), (64, 4), (66, 4), (67, 2), (93, 2), (94, 1), (200, 1)]
+)  # a JPEG of 500×375; each factor at its limit, where the whole decode is furthest off, and beyond it
+def test_scaled_decoding_stays_close_to_the_whole_decode(size, factor):
+    data = saved(textured(500, 375), "JPEG", quality=90)
+    geometry = Geometry(size, size)
+    whole = Image.open(io.BytesIO(data)).convert("RGB")
+    assert decoder._draft_size(whole.size, geometry) == (500 // factor, 375 // factor)
+    expected = resize(np.asarray(whole), geometry)
+    difference = np.abs(decode(data, geometry).astype(int) - expected)
+    assert (difference.max() == 0) == (factor == 1)
+    assert difference.mean() < 2
+    assert difference.max() <= 32
+
+
+@pytest.mark.parametrize("kind", ["plain", "progressive", "gray", "CMYK", "turned"])
+def test_scaled_decoding_knows_every_kind_of_jpeg(kind):
+    image = textured(500, 375)
+    options = {"quality": 95}
+    if kind in ("gray", "CMYK"):
+        image = image.convert("L" if kind == "gray" else "CMYK")
+    elif kind == "progressive":
+        options["progressive"] = True
+    elif kind == "turned":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    data = saved(image, "JPEG", **options)
+    whole = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    result, size = decode_sized(data, Geometry(64, 64))
+    assert size == whole.size == ((375, 500) if kind == "turned" else (500, 375))
+    difference = np.abs(result.astype(int) - resize(np.asarray(whole), Geometry(64, 64)))
+    assert 0 < difference.mean() < 2
+
+
+def test_the_version_names_the_libraries_that_decide_the_pixels():
+    from PIL import __version__, features
+
+    library = features.version("libjpeg_turbo") or features.version("jpg")
+    assert f"2+pillow{__version__}+libjpeg{library}" == decoder.VERSION
+
+
 def test_reduction_is_antialiased():
     checks = np.indices((512, 512)).sum(0) % 2 * 255
     result = decode(saved(checks.astype(np.uint8), "PNG"), Geometry(32, 32))

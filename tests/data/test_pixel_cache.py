@@ -53,6 +53,36 @@ def test_first_load_decodes_with_progress_second_reads(photos):
             np.testing.assert_array_equal(image, np.asarray(Image.open(photos / origin)))
 
 
+def test_the_cache_holds_the_pixels_that_predict_decodes(tmp_path):
+    """Large JPEGs, which libjpeg reduces: from the cache, by a path and by bytes they are the same to the bit."""
+    folder = tmp_path / "jpegs"
+    coarse = RNG.integers(0, 256, (24, 9, 12, 3), np.uint8)
+    for i, cells in enumerate(coarse):
+        image = Image.fromarray(cells).resize((500, 375) if i % 2 else (375, 500), Image.Resampling.BICUBIC)
+        exif = Image.Exif()
+        exif[0x0112] = i % 8 + 1
+        path = folder / f"class {i % 2}" / f"{i:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.convert(("RGB", "L", "CMYK")[i % 3]).save(path, quality=90, progressive=i % 4 == 0, exif=exif)
+    dataset = load_dataset(folder, Data(size=64))
+    counted = 0
+    for split in dataset.splits.values():
+        for image, origin in zip(split.images, split.origins, strict=True):
+            np.testing.assert_array_equal(image, decode.decode(folder / origin, dataset.geometry))
+            np.testing.assert_array_equal(image, decode.decode((folder / origin).read_bytes(), dataset.geometry))
+            counted += 1
+    assert counted == 24
+
+
+def test_a_cache_of_another_decoder_is_not_used(photos, monkeypatch):
+    load_dataset(photos)
+    (old,) = folders()
+    monkeypatch.setattr(decode, "VERSION", "another")
+    seen = []
+    load_dataset(photos, report=seen.append)
+    assert seen and folders() != [old]
+
+
 def test_a_changed_file_is_decoded_anew_and_the_old_cache_goes(photos):
     before = load_dataset(photos)
     (old,) = folders()

@@ -240,6 +240,7 @@ class TestEngine:
             {"precision": "bf16"},
             {"ema": 0.99},
             {"batch_size": 10_000},
+            {"virtual_batch_size": 8},
         ],
         ids=str,
     )

@@ -1,9 +1,12 @@
 """Decoding many files into one file of pixels: the work itself, and the process that does it beside others.
 
 Processes rather than threads: most of the time for a small picture is Python's own, where threads wait for
-each other (two threads decode 32×32 PNGs slower than one), and a picture that brings down a C library takes a
-worker with it, not the training. They are plain children of ``python -m tenfold.data.worker`` that talk in
-lines of JSON, because ``multiprocessing`` would import the user's own script again.
+each other, and a picture that brings down a C library takes a worker with it, not the training. Measured on two
+idle cores, medians of five, one process, two workers, two threads: 10,000 PNGs of 32×32 take 0.98, 0.67 and 1.24 s;
+5,000 JPEGs of 500×375, where Pillow computes without Python's lock, 3.95, 2.13 and 2.10 s. So threads gain nothing
+that would make up for what they lose.
+The workers are plain children of ``python -m tenfold.data.worker`` that talk in lines of JSON, because
+``multiprocessing`` would import the user's own script again; one is up in 0.1 s.
 
 Pixels are written with write(), not through a memory map: on a full disk that is an error rather than a
 SIGBUS.

@@ -10,7 +10,7 @@ from tenfold.recipe import Recipe, Schedule
 
 @dataclass(frozen=True)
 class Plan:
-    """``steps`` in all, ``steps_per_epoch`` and ``batch_size`` images a step.
+    """``steps`` in all, ``steps_per_epoch`` and ``batch_size`` images a step, batch norm's statistics in ``parts``.
 
     An epoch is a new order of the training images; what does not fill a batch at its end is left out, other images
     each time.
@@ -19,6 +19,7 @@ class Plan:
     steps: int
     steps_per_epoch: int
     batch_size: int
+    parts: int = 1
 
     def epoch_of(self, step: int) -> int:
         """The epoch, counted from 0, that ``step`` (from 0) lies in."""
@@ -30,7 +31,8 @@ def plan(recipe: Recipe, images: int) -> Plan:
     batch_size = min(recipe.batch_size, images)
     per_epoch = max(1, images // batch_size)
     steps = max(1, round(recipe.epochs * per_epoch), recipe.min_steps)
-    return Plan(steps, per_epoch, batch_size)
+    parts = math.ceil(batch_size / (recipe.virtual_batch_size or batch_size))
+    return Plan(steps, per_epoch, batch_size, parts)
 
 
 def factor(schedule: Schedule, done: float) -> float:

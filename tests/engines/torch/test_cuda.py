@@ -139,6 +139,7 @@ CAPTURED: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "sgd", "lr": 0.05},
         "augment": {"mixup": 0.3, "rotate": 10.0, "color_jitter": 0.2},
     },
+    "sgd, statistics by parts": {"optimizer": {"name": "sgd", "lr": 0.05}, "virtual_batch_size": 8},
     "adam, cutmix": {"optimizer": {"name": "adam", "lr": 0.01}, "augment": {"cutmix": 1.0}},
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from tenfold.architecture.layers import (
     Scale,
 )
 from tenfold.architecture.weights import layer_name, shape_after, specs
+from tenfold.engines.torch.conv import Conv as TorchConv
 
 # canonical part -> attribute of the module below
 _ATTRIBUTES = {
@@ -59,6 +60,7 @@ class _BatchNorm(nn.Module):
     def __init__(self, layer: BatchNorm, channels: int) -> None:
         super().__init__()
         self.momentum, self.eps = 1 - layer.momentum, layer.eps
+        self.groups = 1  # parts of a batch that take their own statistics while training
         self.weight = nn.Parameter(torch.ones(channels), requires_grad=layer.scale)
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=layer.center)
         self.register_buffer("mean", torch.zeros(channels))
@@ -67,7 +69,38 @@ class _BatchNorm(nn.Module):
         self.variance: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.groups > 1:
+            return self._by_groups(x)
         return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def _by_groups(self, x: Tensor) -> Tensor:
+        out, statistics = [], []
+        for part in x.tensor_split(self.groups):
+            mean, variance = self.mean.clone(), self.variance.clone()
+            out.append(F.batch_norm(part, mean, variance, self.weight, self.bias, True, self.momentum, self.eps))
+            statistics.append((mean, variance))
+        average_statistics(self, statistics)
+        return torch.cat(out)
+
+
+@torch.no_grad()
+def average_statistics(norm: _BatchNorm, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Sets a batch norm's running mean and variance to the means of those its parts of a batch arrived at."""
+    norm.mean.copy_(torch.stack([mean for mean, _ in statistics]).mean(0))
+    norm.variance.copy_(torch.stack([variance for _, variance in statistics]).mean(0))
+
+
+class _Dropout(nn.Module):
+    def __init__(self, layer: Dropout) -> None:
+        super().__init__()
+        self.rate = layer.rate
+        self.rng: torch.Generator | None = None  # PyTorch's default one
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rng is None or not self.training:
+            return F.dropout(x, self.rate, self.training)
+        keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.rng)
+        return x * keep / (1 - self.rate)
 
 
 class _Activation(nn.Module):
@@ -141,7 +174,7 @@ def _plain(layer: Layer, shape: tuple[int, ...]) -> nn.Module:
         case Normalize():
             return _Normalize()
         case Conv():
-            conv = nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, layer.padding, bias=layer.bias)
+            conv = TorchConv(shape[0], layer.filters, layer.kernel, layer.stride, layer.padding, bias=layer.bias)
             conv.weight.requires_grad_(not layer.frozen)
             return conv
         case BatchNorm():
@@ -154,7 +187,7 @@ def _plain(layer: Layer, shape: tuple[int, ...]) -> nn.Module:
         case GlobalPool():
             return _GlobalPool(layer)
         case Dropout():
-            return nn.Dropout(layer.rate)
+            return _Dropout(layer)
         case Flatten():
             return nn.Flatten()
         case Dense():
@@ -162,6 +195,14 @@ def _plain(layer: Layer, shape: tuple[int, ...]) -> nn.Module:
         case Scale():
             return _Scale(layer.factor)
     raise TypeError(f"no PyTorch module for {layer!r}")
+
+
+def batch_norms(net: nn.Module) -> Iterator[_BatchNorm]:
+    return (module for module in net.modules() if isinstance(module, _BatchNorm))
+
+
+def dropouts(net: nn.Module) -> Iterator[_Dropout]:
+    return (module for module in net.modules() if isinstance(module, _Dropout))
 
 
 def tensors(net: nn.Module, architecture: Architecture) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from tenfold.engines.schedule import plan
 from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch, augment
 from tenfold.engines.torch.compiled import Compiled
+from tenfold.engines.torch.crew import Crew
 from tenfold.engines.torch.feed import Feed, Picked, resident
 from tenfold.engines.torch.inference import logits
 from tenfold.engines.torch.optimize import Optimizers
@@ -90,6 +91,11 @@ class Training:
         self.tensors = build.tensors(self.net, job.architecture)
         self.forward: Callable[[Tensor], Tensor] = Compiled(self.net) if recipe.compile else self.net
         self.optimizers = Optimizers(recipe, job.architecture, self.tensors, self.plan)
+        self.crew: Crew | None = None
+        if self.plan.parts > 1 and self.device.type == "cpu" and not recipe.compile:
+            self.crew = Crew(self.net, job.architecture, self.plan.parts)
+        for norm in build.batch_norms(self.net):
+            norm.groups = 1 if self.crew is not None else self.plan.parts
         self.feed = Feed(train, self.plan, recipe.augment, recipe.seed, self.device)
         self.val: Tensor | None = None  # its pixels on the device, once they have been asked for and have room there
         self.mean = torch.as_tensor(job.weights[_normalize_mean(job)], device=self.device) * 255
@@ -186,6 +192,8 @@ class Training:
     def _forward_backward(self, picked: Picked) -> tuple[Tensor, Tensor]:
         """Gradients of one batch, in ``pieces`` where memory is short: (summed loss, images right) on the device. The
         caller has seeded PyTorch's generators for this step."""
+        if self.crew is not None:
+            return self._by_crew(self.crew, picked)
         self.net.train()
         images = picked.gather(self.recipe.augment)
         batch = augment(images, picked.labels, self.recipe.augment, self.mean, self.size)
@@ -196,6 +204,17 @@ class Training:
             loss_sum += loss
             right += found
         return loss_sum, right
+
+    def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
+        size, settings = self.size, self.recipe.augment
+        parts = picked.parts(self.plan.parts)
+
+        def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            mine = parts[part]
+            return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
+
+        seed = self._seed()
+        return crew.forward_backward(task, [_step_seed(seed, part) for part in range(len(parts))])
 
     def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the gradients of a part of the step's batch, by its share of the images."""
@@ -413,6 +432,8 @@ class Training:
             self.scaler.load_state_dict(meta["scaler"])
 
     def finish(self, ended: Ended) -> None:
+        if self.crew is not None:
+            self.crew.close()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         if ended == "interrupt":
