@@ -1,14 +1,10 @@
 #!/usr/bin/env bash
 # What to run first on a machine with a CUDA card: is the CUDA path right, and how fast is it?
 #
-#   bash benchmarks/gpu/check.sh [OUT]
+#   [AIRBENCH=PATH] [SEEDS=3] [PYTHON=python3] bash benchmarks/gpu/check.sh [OUT]
 #
-# 1. the tests marked cuda: same logits and first step as on the CPU, resume, out-of-memory, mixed precision
-# 2. the recipe sprint on CIFAR-10 (found under TENFOLD_DATA, or downloaded), SEEDS times (default 3), each a process
-#    of its own
-# 3. a table of seconds, images/s, memory and accuracy: OUT/gpu.json and OUT/gpu.txt
-#
-# OUT is benchmarks/gpu/results/<card> where it is left out. PYTHON names the interpreter (default: .venv's, else python3).
+# See README.md beside this file for its steps. OUT is benchmarks/gpu/results/<card> where it is left out; in it are
+# gpu.json, gpu.txt, race.json, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -28,10 +24,26 @@ trap 'rm -rf "$work"' EXIT
 echo "== the tests marked cuda"
 "$python" -m pytest -m cuda tests/engines/torch -p no:cacheprovider
 
-echo "== sprint on CIFAR-10, $seeds seeds"
+train() { # NAME SEED OPTIONS…
+  local name=$1 seed=$2
+  shift 2
+  mkdir -p "$work/$name"
+  "$python" -m tenfold train cifar10 --recipe sprint --device cuda --seed "$seed" "$@" \
+    --out "$work/runs/$name-$seed" --json >"$work/$name/$seed.json"
+}
+echo "== sprint on CIFAR-10, $seeds seeds, with CUDA graphs and without"
 for ((seed = 0; seed < seeds; seed++)); do
-  "$python" -m tenfold train cifar10 --recipe sprint --device cuda --seed "$seed" --out "$work/$seed" --json \
-    >"$work/$seed.json"
+  train sprint "$seed"
+  train sprint-without-graphs "$seed" --set cuda_graphs=false
 done
 "$python" benchmarks/gpu/table.py "$work" "$out"
 cat "$out/gpu.txt"
+
+if [ -n "${AIRBENCH:-}" ]; then
+  echo "== sprint beside airbench94"
+  "$python" benchmarks/race.py tenfold:sprint="$seeds" airbench94="$seeds" --device cuda --airbench "$AIRBENCH" \
+    --out "$out/race.json"
+fi
+
+echo "== where a step's time goes"
+"$python" benchmarks/profile_step.py sprint --device cuda --steps 20 --out "$out" | tee "$out/profile.txt"

@@ -162,7 +162,8 @@ def _require_extras(recipe: Recipe) -> None:
 
 def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) -> TrainResult:
     clock.phase("data")
-    dataset = load_dataset(call.data, call.recipe.data, report=clock.listen)
+    with _warming_up(call):
+        dataset = load_dataset(call.data, call.recipe.data, report=clock.listen)
     clock.phase("setup")
     recipe, changed = fit_to_data(call.recipe, dataset)
     notes = [*dataset.notes, *changed]
@@ -177,6 +178,23 @@ def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) 
     record = {"tenfold": tenfold.__version__, "data": dataset.source, **outcome.facts(work)}
     with runs.create(out, dataset.name, recipe, record) as made:
         return _train_in(work, clock, made, notes)
+
+
+@contextmanager
+def _warming_up(call: _Call) -> Iterator[None]:
+    """The device is made ready in a thread while the block runs. What goes wrong there is told by the training itself,
+    which meets it again."""
+
+    def warm_up() -> None:
+        with suppress(Exception):
+            call.engine.warm_up(call.device)
+
+    thread = threading.Thread(target=warm_up, name="tenfold-warm-up", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _train_in(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:

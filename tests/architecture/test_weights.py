@@ -137,3 +137,21 @@ def test_settings_a_network_has_not_and_unknown_networks_are_refused() -> None:
         zoo.build(Model(name="sprnt"), 32, 32, 10)
     with pytest.raises(RecipeError, match="too small"):
         zoo.build(Model(name="cnn"), 8, 8, 10)
+
+
+def test_means_and_deviations_are_those_of_numpy() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (600, 7, 5, 3), np.uint8)
+    images[..., 2] = 255  # one colour; the largest square
+    mean, std = weights.mean_and_std(images)
+    assert mean.dtype == std.dtype == np.float32
+    assert np.allclose(mean, images.mean((0, 1, 2), dtype=np.float64) / 255, rtol=1e-7)
+    wanted = images.std((0, 1, 2), dtype=np.float64) / 255
+    assert np.allclose(std, [wanted[0], wanted[1], 1 / 255], rtol=1e-7)
+
+
+def test_the_patches_covariance_is_that_of_all_at_once() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (130, 6, 7, 3), np.uint8)
+    mean, std = weights.mean_and_std(images)
+    x = (images.astype(np.float64) / 255 - mean) / std
+    flat = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(1, 2)).reshape(-1, 12)
+    assert np.allclose(weights._patch_covariance(images, mean, std, 2), flat.T @ flat / len(flat), atol=1e-5)

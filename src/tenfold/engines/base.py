@@ -172,6 +172,9 @@ class Engine(ABC):
     def check(self, architecture: Architecture, recipe: Recipe, device: Device) -> None:
         """Raises UnsupportedError for the first thing this engine or device can't do, and says which can."""
 
+    def warm_up(self, device: Device) -> None:  # noqa: B027 (an engine may have nothing to do)
+        """Does what the first work on ``device`` would wait for. Called in a thread of its own while data is read."""
+
     @abstractmethod
     def fit(self, job: Job) -> FitResult:
         """Trains. Raises TrainingError on NaN or when memory runs out at the smallest batch."""

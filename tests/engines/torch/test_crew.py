@@ -56,7 +56,7 @@ def test_parts_on_threads_give_what_one_module_with_grouped_statistics_gives(squ
     for norm in build.batch_norms(whole.net):
         norm.groups = whole.plan.parts
     for one in (crew, whole):
-        loss, right = one._forward_backward()
+        loss, right = one._forward_backward(one.feed.take(0))
         one.found = (float(loss), int(right))  # type: ignore[attr-defined]
     assert crew.found == pytest.approx(whole.found, rel=1e-5)  # type: ignore[attr-defined]
     for name, tensor in crew.tensors.items():
@@ -71,7 +71,7 @@ def test_a_part_has_its_own_statistics(squares: Dataset) -> None:
     parts, whole = training(plain, squares), training(changed(plain, virtual_batch_size=None), squares)
     assert whole.crew is None
     for one in (parts, whole):
-        one._forward_backward()
+        one._forward_backward(one.feed.take(0))
     name = next(n for n in whole.tensors if n.endswith("variance"))  # of parts it leaves out what lies between them
     assert float((whole.tensors[name] - parts.tensors[name]).mean()) > 1e-4
 

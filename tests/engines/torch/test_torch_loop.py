@@ -71,7 +71,7 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole(squares: Dataset, piece
         for module in training.net.modules():  # batch norm's statistics are of a part; the rest must agree
             if isinstance(module, build._BatchNorm):
                 module.forward = lambda x: x  # type: ignore[method-assign]
-        training._forward_backward()
+        training._forward_backward(training.feed.take(0))
     for name, tensor in whole.tensors.items():
         if tensor.grad is not None:
             assert torch.allclose(tensor.grad, parts.tensors[name].grad, atol=1e-5), name

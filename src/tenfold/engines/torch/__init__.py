@@ -9,7 +9,8 @@ import torch
 
 from tenfold.architecture.layers import Architecture, Flatten
 from tenfold.engines import base
-from tenfold.engines.torch import build, devices, loop
+from tenfold.engines.torch import build, compiled, devices, loop
+from tenfold.engines.torch.inference import logits
 from tenfold.errors import UnsupportedError
 from tenfold.evaluation.tta import averaged
 from tenfold.recipe import Recipe
@@ -39,6 +40,8 @@ class TorchEngine(base.Engine):
             )
         if recipe.precision == "bf16" and device.name == "mps":
             raise UnsupportedError("precision=bf16 is not available on mps.", "Take fp32 or auto.")
+        if recipe.compile:
+            compiled.check(device)
         if recipe.low_res is not None and any(isinstance(layer, Flatten) for layer in architecture.layers):
             raise UnsupportedError(
                 f"low_res needs a network that takes any size; {architecture.name} flattens its pixels.",
@@ -57,6 +60,9 @@ class TorchEngine(base.Engine):
             output_shapes(Architecture(architecture.name, height, width, architecture.classes, architecture.layers))
         except BundleError as error:
             raise UnsupportedError(f"low_res.size={size}: {error.message}", "Take a larger one.") from None
+
+    def warm_up(self, device: base.Device) -> None:
+        devices.warm_up(torch.device(device.name))
 
     def fit(self, job: base.Job) -> base.FitResult:
         return loop.fit(job, devices.precision(job.recipe.precision, job.device))
@@ -78,7 +84,7 @@ class TorchEngine(base.Engine):
         net = build.build(architecture)
         build.load_weights(net, architecture, weights)
         net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return averaged(lambda x: loop.logits(net, x, where, batch_size, precision), images, tta)
+        return averaged(lambda x: logits(net, x, where, batch_size, precision), images, tta)
 
 
 ENGINE = TorchEngine()

@@ -6,6 +6,7 @@ in parts, the part: the same step always sees the same pictures, whatever ran be
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -118,11 +119,17 @@ def _jitter(x: Tensor, strength: float, rng: torch.Generator | None) -> Tensor:
         1 + (torch.rand(3, len(x), 1, 1, 1, device=x.device, generator=rng) * 2 - 1) * strength
     )
     x = x * brightness
-    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)  # luma, ITU-R BT.601
+    weights = _luma(x.device)
     mean = (x * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     x = mean + (x - mean) * contrast
     gray = (x * weights).sum(1, keepdim=True)
     return (gray + (x - gray) * saturation).clamp(0, 255)
+
+
+@functools.cache
+def _luma(device: torch.device) -> Tensor:
+    """Weights of red, green and blue, ITU-R BT.601; kept, as no step may wait for numbers from the host."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
 
 
 def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
@@ -181,8 +188,10 @@ def shrink(x: Tensor, size: int) -> Tensor:
     return y.permute(0, 3, 1, 2)
 
 
+@functools.cache
 def _area(before: int, after: int, device: torch.device) -> Tensor:
-    """after×before weights: the share of each source pixel in each target pixel's area."""
+    """after×before weights: the share of each source pixel in each target pixel's area. Kept, as no step may wait for
+    numbers from the host."""
     edges = np.linspace(0, before, after + 1)
     at = np.arange(before)
     overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)

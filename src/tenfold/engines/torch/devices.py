@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -60,3 +61,30 @@ def plain_fp32(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """On CUDA the block's work runs on a stream that is not the default one, where a graph can be captured."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    outer = torch.cuda.current_stream(device)
+    stream.wait_stream(outer)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        outer.wait_stream(stream)
+
+
+def warm_up(device: torch.device) -> None:
+    """Creates the device's context and its libraries' handles, which the first operation would wait for."""
+    if device.type != "cuda":
+        return
+    with torch.no_grad():
+        x = torch.zeros(8, 8, 8, 8, device=device)
+        torch.nn.functional.conv2d(x, x)
+        torch.mm(x[0, 0], x[0, 0])
+    torch.cuda.synchronize(device)

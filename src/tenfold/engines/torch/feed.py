@@ -139,6 +139,13 @@ def _read_ahead(images: np.ndarray, plan: Plan, seed: int, first: int, pin: bool
         ended.set()
 
 
+def resident(images: np.ndarray, device: torch.device) -> Tensor | None:
+    """``images`` on a device other than the CPU, where they have room; None where they are sent in batches."""
+    if device.type == "cpu" or not _fits(images.nbytes, device):
+        return None
+    return _as_tensor(images).to(device)
+
+
 def _as_tensor(images: np.ndarray) -> Tensor:
     if not images.flags.writeable or not images.flags.c_contiguous:
         images = np.array(images, copy=True, order="C")  # PyTorch has no read-only tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -18,10 +18,12 @@ from tenfold import hardware
 from tenfold.architecture.weights import count, specs
 from tenfold.engines.base import Checkpointed, EpochEnd, FitResult, Job, Notice, Started, State, Step
 from tenfold.engines.schedule import plan
-from tenfold.engines.torch import build, devices
+from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch, augment
+from tenfold.engines.torch.compiled import Compiled
 from tenfold.engines.torch.crew import Crew
-from tenfold.engines.torch.feed import Feed, Picked
+from tenfold.engines.torch.feed import Feed, Picked, resident
+from tenfold.engines.torch.inference import logits
 from tenfold.engines.torch.optimize import Optimizers
 from tenfold.errors import TrainingError
 
@@ -44,6 +46,11 @@ def _without_subnormals() -> Iterator[None]:
 @_without_subnormals()
 def fit(job: Job, precision: str) -> FitResult:
     """Trains; see :meth:`tenfold.engines.base.Engine.fit`. ``precision`` is fp32, fp16 or bf16, already resolved."""
+    with devices.own_stream(torch.device(job.device.name)):
+        return _fit(job, precision)
+
+
+def _fit(job: Job, precision: str) -> FitResult:
     training = Training(job, precision)
     if job.resume is not None:
         training.restore(job.resume)
@@ -82,20 +89,27 @@ class Training:
         build.load_weights(self.net, job.architecture, job.weights)
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tensors = build.tensors(self.net, job.architecture)
+        self.forward: Callable[[Tensor], Tensor] = Compiled(self.net) if recipe.compile else self.net
         self.optimizers = Optimizers(recipe, job.architecture, self.tensors, self.plan)
         self.crew: Crew | None = None
-        if self.plan.parts > 1 and self.device.type == "cpu":
+        if self.plan.parts > 1 and self.device.type == "cpu" and not recipe.compile:
             self.crew = Crew(self.net, job.architecture, self.plan.parts)
         for norm in build.batch_norms(self.net):
             norm.groups = 1 if self.crew is not None else self.plan.parts
         self.feed = Feed(train, self.plan, recipe.augment, recipe.seed, self.device)
+        self.val: Tensor | None = None  # its pixels on the device, once they have been asked for and have room there
         self.mean = torch.as_tensor(job.weights[_normalize_mean(job)], device=self.device) * 255
         self.class_weights = _class_weights(job).to(self.device) if recipe.class_weights == "balanced" else None
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
         self.average = {n: t.detach().clone() for n, t in self.tensors.items()} if recipe.ema else None
+        self.forgotten = torch.zeros((), device=self.device)  # the share of the average that this step replaces
+        on_cuda = self.device.type == "cuda"
+        self.pace = graphs.Pace(torch.cuda.Event) if on_cuda else None
+        self.graphs = graphs.StepGraphs(graphs.Cuda(self.device)) if on_cuda and recipe.cuda_graphs else None
         self.best: dict[str, np.ndarray] | None = None
         self.best_accuracy, self.best_epoch = -1.0, 0
         self.step, self.pieces, self.seconds = 0, 1, 0.0
+        self.size = self._size(0.0)
         self.history: list[EpochEnd] = []
         self.sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         self.sums = self.sums.to(self.device)
@@ -119,52 +133,90 @@ class Training:
         return self.seconds + time.perf_counter() - self._clock
 
     def take_step(self) -> None:
-        self.rate = self.optimizers.set_rate(self.done()) * self.recipe.optimizer.lr
-        while True:
-            try:
-                loss, right = self._forward_backward()
-                break
-            except torch.OutOfMemoryError:
-                self._halve()
-        if self.scaler is not None:
-            self.optimizers.unscale(self.scaler)
-        self.optimizers.step(self.scaler)
-        self.optimizers.zero_grad()
-        self.sums[0] += loss
-        self.sums[1] += right
+        done = self.done()
+        self.rate = self.optimizers.set_rate(done) * self.recipe.optimizer.lr
+        self.size = self._size(done)
+        if self.recipe.ema is not None:  # the first steps are soon forgotten
+            self.forgotten.fill_(1 - min(self.recipe.ema, (2 + self.step) / (11 + self.step)))
+        picked = self.feed.take(self.step)
+        torch.manual_seed(self._seed())
+        if not self._replayed(picked):
+            self._compute(picked, self._within_memory)
+        if self.scaler is None:
+            self.optimizers.advance()
         self.step += 1
         self.counted += self.plan.batch_size
+        if self.pace is not None:
+            self.pace.step()
+
+    def _seed(self) -> int:
+        return _step_seed(self.recipe.seed, self.step)
+
+    def _compute(self, picked: Picked, gradients: Callable[[Picked], tuple[Tensor, Tensor]]) -> None:
+        """All that a step does on the device; nothing in it waits for the device or changes with the step's number."""
+        loss, right = gradients(picked)
+        if self.scaler is not None:
+            self.optimizers.step(self.scaler)
+        else:
+            self.optimizers.update()
+        self.optimizers.zero_grad()
+        self.sums += torch.stack((loss, right))
         self._average()
 
-    def _forward_backward(self) -> tuple[Tensor, Tensor]:
-        """Gradients of one batch: (summed loss, images right) on the device."""
-        picked = self.feed.take(self.step)
+    def _replayed(self, picked: Picked) -> bool:
+        """Whether the step was taken as a CUDA graph. See :mod:`tenfold.engines.torch.graphs`."""
+        if self.graphs is None:
+            return False
+        key = (self.size, self.pieces)
+        try:
+            done = self.graphs.take(key, picked, lambda static: self._compute(static, self._forward_backward))
+        except torch.OutOfMemoryError:  # nothing has been computed: the step is taken in smaller pieces
+            done = False
+            self._halve()
+        if self.graphs.broken is not None:
+            self.job.report(Notice(f"Steps are launched kernel by kernel, not as a CUDA graph: {self.graphs.broken}"))
+            self.graphs = None
+        if not done:
+            self.optimizers.zero_grad()
+            torch.manual_seed(self._seed())
+        return done
+
+    def _within_memory(self, picked: Picked) -> tuple[Tensor, Tensor]:
+        while True:
+            try:
+                return self._forward_backward(picked)
+            except torch.OutOfMemoryError:
+                self._halve()
+                torch.manual_seed(self._seed())
+
+    def _forward_backward(self, picked: Picked) -> tuple[Tensor, Tensor]:
+        """Gradients of one batch, in ``pieces`` where memory is short: (summed loss, images right) on the device. The
+        caller has seeded PyTorch's generators for this step."""
         if self.crew is not None:
             return self._by_crew(self.crew, picked)
-        torch.manual_seed(_step_seed(self.recipe.seed, self.step))
         self.net.train()
         images = picked.gather(self.recipe.augment)
-        batch = augment(images, picked.labels, self.recipe.augment, self.mean, self._size())
+        batch = augment(images, picked.labels, self.recipe.augment, self.mean, self.size)
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         for piece in _pieces(batch, self.pieces):
-            loss, found = self._backward(self.net, piece)
+            loss, found = self._backward(self.forward, piece)
             loss_sum += loss
             right += found
         return loss_sum, right
 
     def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
-        size, settings = self._size(), self.recipe.augment
+        size, settings = self.size, self.recipe.augment
         parts = picked.parts(self.plan.parts)
 
         def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
             mine = parts[part]
             return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
 
-        seed = _step_seed(self.recipe.seed, self.step)
+        seed = self._seed()
         return crew.forward_backward(task, [_step_seed(seed, part) for part in range(len(parts))])
 
-    def _backward(self, net: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the gradients of a part of the step's batch, by its share of the images."""
         with devices.autocast(self.device, self.precision):
             logits = net(batch.images).float()
@@ -181,9 +233,10 @@ class Training:
             return loss(batch.labels)
         return loss(batch.labels) * batch.share + loss(batch.other) * (1 - batch.share)
 
-    def _size(self) -> int | None:
+    def _size(self, done: float) -> int | None:
+        """The pictures' longer side in pixels when ``done`` of the run is behind, None for their own."""
         low = self.recipe.low_res
-        return low.size if low is not None and self.done() < low.until else None
+        return low.size if low is not None and done < low.until else None
 
     def _halve(self) -> None:
         """Memory ran out: the step is taken again in twice as many pieces, their gradients added up."""
@@ -206,15 +259,24 @@ class Training:
 
     @torch.no_grad()
     def _average(self) -> None:
-        if self.average is None or self.recipe.ema is None:
+        if self.average is None:
             return
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))  # the first steps are soon forgotten
-        torch._foreach_lerp_(list(self.average.values()), list(self.tensors.values()), 1 - decay)
+        average = list(self.average.values())
+        change = torch._foreach_sub(list(self.tensors.values()), average)
+        torch._foreach_mul_(change, self.forgotten)
+        torch._foreach_add_(average, change)
 
     # ---- between steps -----------------------------------------------------------------------------------------
 
     def announce(self) -> None:
         job, low = self.job, self.recipe.low_res
+        if self.graphs is not None and self.scaler is not None:
+            job.report(
+                Notice(
+                    "Steps are launched kernel by kernel, not as a CUDA graph: fp16's loss scale waits for the device."
+                )
+            )
+            self.graphs = None
         light = (round(low.until * self.plan.steps), (low.size / job.architecture.height) ** 2) if low else (0, 1.0)
         job.report(
             Started(
@@ -279,7 +341,9 @@ class Training:
         if not len(val):
             return None, None
         with self._averaged():
-            found = logits(self.net, val.images, self.device, 1000, self.precision)
+            if self.val is None:
+                self.val = resident(val.images, self.device)
+            found = logits(self.net, val.images if self.val is None else self.val, self.device, 1000, self.precision)
         shifted = found - found.max(1, keepdims=True)
         chosen = shifted[np.arange(len(found)), val.labels]
         loss = float((np.log(np.exp(shifted).sum(1)) - chosen).mean())
@@ -394,21 +458,6 @@ class Training:
             weights, ended, self.step / self.plan.steps_per_epoch, self.step, self.seconds,
             self.step * self.plan.batch_size, self.memory(), self.precision, self.history,
         )  # fmt: skip
-
-
-@torch.no_grad()
-def logits(
-    net: torch.nn.Module, images: np.ndarray, device: torch.device, batch_size: int, precision: str
-) -> np.ndarray:
-    """float32 logits N×classes of a built module for uint8 images N×H×W×3, without a host wait between batches."""
-    net.eval()
-    devices.plain_fp32(device)
-    out = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device, non_blocking=True)
-        with devices.autocast(device, precision):
-            out.append(net(batch).float())
-    return torch.cat(out).cpu().numpy()
 
 
 def _pieces(batch: Batch, pieces: int) -> list[Batch]:

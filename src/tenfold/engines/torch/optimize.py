@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,59 +11,10 @@ from torch import Tensor
 from tenfold.architecture.layers import Architecture, Conv
 from tenfold.architecture.weights import specs, walk
 from tenfold.engines.schedule import Plan, factor
+from tenfold.engines.torch.rules import SGD, Adam, Muon, Rule, orthogonalize
 from tenfold.recipe import Recipe
 
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, then the update orthogonalised (K. Jordan et al. 2024, "Muon").
-
-    Kernels are seen as matrices filters × rest. As in airbench94_muon each is brought to norm √filters before its step;
-    batch norm after it makes the scale free. Equal shapes are stacked and orthogonalised together.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float, nesterov: bool, steps: int) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "steps": steps})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
-            for shape, params in by_shape.items():
-                self._step_alike(shape, params, group)
-
-    def _step_alike(self, shape: tuple[int, ...], params: list[Tensor], group: dict[str, Any]) -> None:
-        updates = []
-        for p in params:
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            momentum, gradient = state["momentum_buffer"], p.grad
-            assert gradient is not None  # only such are passed here
-            momentum.mul_(group["momentum"]).add_(gradient)
-            update = gradient.add(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
-            updates.append(update.reshape(shape))
-        orthogonal = orthogonalize(torch.stack(updates), group["steps"]).to(params[0].dtype)
-        for p, update in zip(params, orthogonal.unbind(0), strict=True):
-            p.mul_(shape[0] ** 0.5 / p.norm().clamp_min(1e-12))
-            p.add_(update.reshape(p.shape), alpha=-group["lr"])
-
-
-def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
-    """Nearly U·Vᵀ for each matrix U·S·Vᵀ of a stack K×M×N, by a quintic Newton-Schulz iteration (K. Jordan 2024; the
-    coefficients are his). Computed in bfloat16 on CUDA, else in the matrices' own type."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
-    return x.mT if tall else x
+__all__ = ["Muon", "Optimizers", "orthogonalize"]
 
 
 class Optimizers:
@@ -79,7 +29,7 @@ class Optimizers:
         self._whiten_share = None if whiten_steps is None else min(1.0, whiten_steps / plan.steps)
         self._all = self._make(architecture)
 
-    def _make(self, architecture: Architecture) -> list[torch.optim.Optimizer]:
+    def _make(self, architecture: Architecture) -> list[Rule]:
         settings = self.recipe.optimizer
         groups = _groups(architecture, list(self.named), settings.name == "muon")
         rates = {
@@ -104,27 +54,19 @@ class Optimizers:
                     "role": role,
                 }
             )
-        made: list[torch.optim.Optimizer] = []
+        made: list[Rule] = []
         if settings.name in ("sgd", "muon"):
-            nesterov = settings.nesterov and settings.momentum > 0
-            made.append(torch.optim.SGD(rows, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov))
+            made.append(SGD(rows, settings.lr, settings.momentum, settings.nesterov))
         else:
-            kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-            made.append(kind(rows, lr=settings.lr, betas=settings.betas, eps=settings.eps))
+            made.append(Adam(rows, settings.lr, settings.betas, settings.eps, settings.name == "adamw"))
         if settings.name == "muon" and groups["muon"]:
-            muon = Muon(
-                [self.named[n] for n in groups["muon"]],
-                settings.muon_lr,
-                settings.muon_momentum,
-                settings.nesterov,
-                settings.muon_steps,
-            )
-            muon.param_groups[0].update(peak=settings.muon_lr, role="muon")
-            made.append(muon)
+            kernels = [self.named[n] for n in groups["muon"]]
+            row = {"params": kernels, "peak": settings.muon_lr, "role": "muon"}
+            made.append(Muon([row], settings.muon_lr, settings.muon_momentum, settings.nesterov, settings.muon_steps))
         return made
 
     def set_rate(self, done: float) -> float:
-        """Sets every group's rate for ``done`` (0 to 1) of the run; returns the factor."""
+        """Sets every group's rate for ``done`` (0 to 1) of the run, on the device too; returns the factor."""
         share = factor(self.recipe.schedule, done)
         for optimizer in self._all:
             for group in optimizer.param_groups:
@@ -132,50 +74,53 @@ class Optimizers:
                 if group["role"] == "whiten" and self._whiten_share is not None:
                     now = max(0.0, 1 - done / self._whiten_share) if self._whiten_share else 0.0
                 group["lr"] = group["peak"] * now
+            optimizer.prepare()
         return share
 
-    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
+    def update(self) -> None:
+        """The step's device work, rates taken from :meth:`set_rate`. :meth:`advance` belongs after it."""
         for optimizer in self._all:
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
-        if scaler is not None:
-            scaler.update()
+            optimizer.update()
+
+    def advance(self) -> None:
+        for optimizer in self._all:
+            optimizer.advance()
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """:meth:`update` and :meth:`advance` where the scaled gradients are finite."""
+        for optimizer in self._all:
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+        scaler.update()
 
     def zero_grad(self) -> None:
         for tensor in self.named.values():
             tensor.grad = None
 
-    def unscale(self, scaler: torch.amp.GradScaler) -> None:
-        for optimizer in self._all:
-            scaler.unscale_(optimizer)
-
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every state tensor as ``<weight>#<state>``: float32 on the host."""
+        """Every state tensor as ``<weight>#<state>``: float32 on the host. Adam's count of steps is ``#step``."""
         names = {id(t): n for n, t in self.named.items()}
         out = {}
         for optimizer in self._all:
             for tensor, state in optimizer.state.items():
                 for key, value in state.items():
-                    if isinstance(value, Tensor):
-                        out[f"{names[id(tensor)]}#{key}"] = value.detach().cpu().float().contiguous().numpy().copy()
+                    out[f"{names[id(tensor)]}#{key}"] = value.detach().cpu().float().contiguous().numpy().copy()
+                if isinstance(optimizer, Adam):
+                    out[f"{names[id(tensor)]}#step"] = np.array(optimizer.count, np.float32)
         return out
 
     @torch.no_grad()
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """The state saved by :meth:`arrays`, brought back before the first step."""
+        names = {id(t): n for n, t in self.named.items()}
         for optimizer in self._all:
-            for group in optimizer.param_groups:
-                for tensor in group["params"]:
-                    name = next(n for n, t in self.named.items() if t is tensor)
-                    found = {k.partition("#")[2]: v for k, v in arrays.items() if k.partition("#")[0] == name}
-                    for key, value in found.items():
-                        loaded = torch.from_numpy(np.array(value))
-                        # Adam counts its steps on the host; the rest lies as the weight lies, strides and all
-                        optimizer.state[tensor][key] = (
-                            loaded if loaded.ndim == 0 else torch.empty_like(tensor).copy_(loaded)
-                        )
+            for tensor, state in optimizer.state.items():
+                name = names[id(tensor)]
+                for key, value in state.items():
+                    if f"{name}#{key}" in arrays:
+                        value.copy_(torch.from_numpy(np.array(arrays[f"{name}#{key}"])))
+                if f"{name}#step" in arrays:
+                    optimizer.count = int(arrays[f"{name}#step"])
 
 
 def _groups(architecture: Architecture, names: list[str], muon: bool) -> dict[str, list[str]]:

@@ -1,0 +1,110 @@
+"""The arithmetic of benchmarks/floor.py and the sorting of benchmarks/profile_step.py."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
+
+from tenfold import recipe as recipes  # noqa: E402
+from tenfold.architecture import zoo  # noqa: E402
+from tenfold.engines.torch import build  # noqa: E402
+from tenfold.recipe import Model  # noqa: E402
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for module in ("steps", "floor", "profile_step"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("network", ["cnn", "sprint", "resnet18"])
+def test_operations_are_those_that_pytorch_counts(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    floor = script("floor", monkeypatch)
+    architecture = zoo.build(Model(name=network, widths=(8, 16)), 16, 16, 4)
+    net = build.build(architecture).to("meta")  # shapes alone: nothing is computed
+    images = torch.empty((3, 16, 16, 3), dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        net.train()(images).sum().backward()
+    assert 3 * sum(c.flops for c in floor.costs(architecture, "fp32")) == counter.get_total_flops()
+
+
+def test_bytes_of_a_small_network_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tenfold.architecture.layers import Activation, Architecture, BatchNorm, Conv, Dense, GlobalPool, Normalize
+
+    floor = script("floor", monkeypatch)
+    layers = (Normalize(), Conv(4, 3, padding=1), BatchNorm(), Activation("relu"), GlobalPool("average"), Dense(2))
+    moved = [c.bytes for c in floor.costs(Architecture("plain", 8, 8, 2, layers), "bf16")]
+    pixels, maps = 3 * 64, 4 * 64
+    # the first convolution's input needs no gradient: two passes, not three
+    assert moved == [
+        8 * pixels, 2 * 2 * (pixels + maps), 2 * 8 * maps, 2 * 5 * maps, 2 * 2 * (maps + 4), 2 * 3 * (4 + 2)
+    ]  # fmt: skip
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_movement(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor = script("floor", monkeypatch)
+    recipe = recipes.load("quick")
+    architecture = zoo.build(recipe.model, 32, 32, 10)
+    parts = [*floor.costs(architecture, "bf16")]
+    slow_arithmetic = floor.Machine("a", 1.0, 1e30)
+    slow_memory = floor.Machine("b", 1e30, 1.0)
+    more = floor.update(architecture, recipe)
+    assert floor.floor(architecture, recipe, "bf16", 10, slow_arithmetic) == pytest.approx(
+        10 * sum(c.flops for c in parts) + more.flops
+    )
+    assert floor.floor(architecture, recipe, "bf16", 10, slow_memory) == pytest.approx(
+        10 * sum(c.bytes for c in parts) + more.bytes
+    )
+
+
+def test_the_page_has_the_markers_and_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor = script("floor", monkeypatch)
+    page = floor.PAGE.read_text(encoding="utf-8")
+    changed = floor.updated(page, "a table\n")
+    assert "a table" in changed
+    assert changed.split(floor.BEGIN)[0] == page.split(floor.BEGIN)[0]
+    assert changed.split(floor.END)[1] == page.split(floor.END)[1]
+
+
+@pytest.mark.parametrize("recipe", ["quick", "sprint"])
+def test_the_page_has_a_place_for_each_profile(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile_step = script("profile_step", monkeypatch)
+    page = profile_step.PAGE.read_text(encoding="utf-8")
+    changed = profile_step.updated(page, recipe, "a table\n")
+    assert changed.count("a table") == 1
+    assert profile_step.updated(changed, recipe, "another\n") == profile_step.updated(page, recipe, "another\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["aten::mkldnn_convolution", "aten::convolution"], "convolution forward"),
+        (["aten::convolution_backward", "ConvolutionBackward0"], "convolution backward"),
+        (["aten::copy_", "aten::to", "tenfold: augmentation"], "augmentation"),
+        (["aten::mul_", "aten::_foreach_mul_", "tenfold: optimizer"], "optimizer"),
+        (["aten::native_batch_norm_backward"], "batch norm"),
+        (["aten::gelu_backward", "GeluBackward0"], "activation"),
+        (["aten::max_pool2d_with_indices"], "pooling"),
+        (["aten::random"], "other operations"),
+    ],
+)
+def test_operations_are_sorted_by_their_own_and_their_callers_names(
+    names: list[str], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile_step = script("profile_step", monkeypatch)
+    event: Any = None
+    for name in reversed(names):
+        event = SimpleNamespace(name=name, cpu_parent=event)
+    assert profile_step.kind(event) == wanted

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from tenfold.architecture import weights, zoo  # noqa: E402
+from tenfold.engines.torch import build, inference  # noqa: E402
+from tenfold.recipe import Model  # noqa: E402
+
+
+class Names(TorchDispatchMode):
+    """The names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_pixels_on_the_device_are_answered_without_a_wait_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
+    architecture = zoo.build(Model(name="sprint", widths=(4, 8)), 16, 16, 4)
+    net = build.build(architecture)
+    build.load_weights(net, architecture, weights.initial(architecture, 0, images))
+    cpu = torch.device("cpu")
+    wanted = inference.logits(net, images, cpu, 8, "fp32")
+    sent: list[int] = []
+
+    def resident(given: np.ndarray, device: torch.device) -> torch.Tensor:
+        sent.append(len(given))
+        return torch.from_numpy(given)
+
+    monkeypatch.setattr(inference, "resident", resident)
+    with Names() as names:
+        found = inference.logits(net, images, cpu, 8, "fp32")
+    assert np.array_equal(found, wanted)
+    assert sent == [50]  # at once, not by batches
+    assert not any("_local_scalar_dense" in name or "lift_fresh" in name for name in names.seen)
+    assert np.array_equal(inference.logits(net, torch.from_numpy(images), cpu, 8, "fp32"), wanted)
+    assert sent == [50]
