@@ -24,7 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from tenfold import recipe as recipes
-from tenfold.engines.torch import devices, feed, loop
+from tenfold.engines.torch import devices, feed, loop, stepper
 
 # The first that matches an operation, or else one that it was called by, names its kind.
 KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -86,10 +86,10 @@ def labelled() -> Iterator[None]:
     """The loop's own parts, under names that the profiler keeps, while the block runs."""
     places: tuple[tuple[Any, str, str], ...] = (
         (feed, "gather", "augmentation"),
-        (loop, "augment", "augmentation"),
-        (loop.Optimizers, "update", "optimizer"),
-        (loop.Optimizers, "set_rate", "optimizer"),
-        (loop.Training, "_average", "average"),
+        (stepper, "augment", "augmentation"),
+        (stepper.Optimizers, "update", "optimizer"),
+        (stepper.Optimizers, "set_rate", "optimizer"),
+        (stepper.Stepper, "_average", "average"),
     )
     before = [(place, name, getattr(place, name)) for place, name, _ in places]
 
@@ -126,7 +126,7 @@ def profiled(training: loop.Training, count: int) -> tuple[Any, float]:
 
 def lines(spent: Counter[str], seconds: float, training: loop.Training, count: int) -> list[str]:
     whole = sum(spent.values())
-    plan, size = training.plan, training.size or training.job.architecture.height
+    plan, size = training.plan, training.stepper.size or training.job.architecture.height
     where = f"{training.job.device.label}, {training.precision}, PyTorch {torch.__version__}"
     ran = f"{count} steps of {plan.batch_size} images of {size} pixels"
     head = f"{training.recipe.name}, {where}: {ran}, {1000 * seconds / count:.1f} ms a step with the profiler on"

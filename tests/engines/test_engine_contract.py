@@ -13,7 +13,7 @@ import pytest
 from tenfold import recipe as recipes
 from tenfold.architecture import weights, zoo
 from tenfold.architecture.layers import Architecture
-from tenfold.data.dataset import Dataset
+from tenfold.data.dataset import Dataset, Geometry, Split
 from tenfold.engines import base
 from tenfold.engines.base import Checkpointed, EpochEnd, Event, Job, Notice, Started, State, Step
 from tenfold.errors import TrainingError, UnknownNameError, UnsupportedError
@@ -258,6 +258,23 @@ class TestEngine:
         changed = engine.fit(task)
         assert not same(plain.weights, changed.weights)
         assert all(np.isfinite(w).all() for w in changed.weights.values())
+
+    @pytest.mark.parametrize("preset", ["quick", "balanced", "strong", "sprint", "accurate"])
+    def test_a_preset_takes_another_size_and_number_of_classes(self, engine: base.Engine, preset: str) -> None:
+        rng = np.random.default_rng(0)
+        names = tuple(f"class {i}" for i in range(100))
+
+        def split(count: int) -> Split:
+            pixels = rng.integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
+            return Split(pixels, np.arange(count) % 100, [str(i) for i in range(count)])
+
+        splits = {"train": split(200), "val": split(20), "test": split(0)}
+        dataset = Dataset("other", "other", names, splits, Geometry(48, 64))
+        small = {"model.widths": [8, 8], "batch_size": 50, "epochs": 1, "min_steps": 0, "precision": "fp32"}
+        recipe = recipes.override(recipes.load(preset), small)
+        result = engine.fit(job(engine, recipe, dataset))
+        assert result.steps == 4
+        assert 100 in next(w.shape for n, w in reversed(result.weights.items()) if n.endswith("kernel"))
 
     def test_what_it_lacks_is_refused_before_training(self, engine: base.Engine, squares: Dataset) -> None:
         flat = with_fields(model={"name": "cnn", "widths": [4]}, low_res={"size": 8, "until": 0.5})

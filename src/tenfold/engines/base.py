@@ -2,7 +2,7 @@
 
 An engine takes an architecture, a recipe, first weights and a dataset, reports events, and gives canonical weights back
 as NumPy arrays. NumPy stands at every boundary: only ``engines/<name>/`` imports that framework, every engine's folder
-has the same files (build, augment, optimize, loop), and one class of contract tests runs against each. What an engine
+has the same files (build, augment, optimize, stepper, loop), and one class of contract tests runs against each. What an engine
 lacks it refuses by name in ``check``, before training starts, with the engine that has it.
 """
 
@@ -109,6 +109,10 @@ class State:
 
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
+
+    def part(self, kind: str) -> dict[str, np.ndarray]:
+        """The arrays called ``kind/<name>``, by name."""
+        return {n.partition("/")[2]: a for n, a in self.arrays.items() if n.startswith(kind + "/")}
 
 
 class Checkpoints(Protocol):

@@ -12,7 +12,9 @@ from tenfold.architecture import weights, zoo  # noqa: E402
 from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import Job  # noqa: E402
+from tenfold.engines.schedule import plan  # noqa: E402
 from tenfold.engines.torch import build, loop  # noqa: E402
+from tenfold.engines.torch.stepper import Stepper  # noqa: E402
 from tenfold.recipe import Augment, Model, Recipe  # noqa: E402
 
 RECIPE = Recipe(
@@ -25,8 +27,8 @@ RECIPE = Recipe(
 )
 
 
-def training(recipe: Recipe, dataset: Dataset) -> loop.Training:
-    return loop.Training(job(recipe, dataset), recipe.precision)
+def stepper(recipe: Recipe, dataset: Dataset) -> Stepper:
+    return Stepper(job(recipe, dataset), recipe.precision, plan(recipe, len(dataset["train"])))
 
 
 def job(recipe: Recipe, dataset: Dataset) -> Job:
@@ -50,13 +52,13 @@ def changed(recipe: Recipe, **fields: Any) -> Recipe:
 
 def test_parts_on_threads_give_what_one_module_with_grouped_statistics_gives(squares: Dataset) -> None:
     plain = changed(RECIPE, augment={})
-    crew, whole = training(plain, squares), training(plain, squares)
+    crew, whole = stepper(plain, squares), stepper(plain, squares)
     assert crew.crew is not None
     whole.crew = None
     for norm in build.batch_norms(whole.net):
         norm.groups = whole.plan.parts
     for one in (crew, whole):
-        loss, right = one._forward_backward(one.feed.take(0))
+        loss, right = one.forward_backward(one.feed.take(0))
         one.found = (float(loss), int(right))  # type: ignore[attr-defined]
     assert crew.found == pytest.approx(whole.found, rel=1e-5)  # type: ignore[attr-defined]
     for name, tensor in crew.tensors.items():
@@ -68,10 +70,10 @@ def test_parts_on_threads_give_what_one_module_with_grouped_statistics_gives(squ
 
 def test_a_part_has_its_own_statistics(squares: Dataset) -> None:
     plain = changed(RECIPE, augment={})
-    parts, whole = training(plain, squares), training(changed(plain, virtual_batch_size=None), squares)
+    parts, whole = stepper(plain, squares), stepper(changed(plain, virtual_batch_size=None), squares)
     assert whole.crew is None
     for one in (parts, whole):
-        one._forward_backward(one.feed.take(0))
+        one.forward_backward(one.feed.take(0))
     name = next(n for n in whole.tensors if n.endswith("variance"))  # of parts it leaves out what lies between them
     assert float((whole.tensors[name] - parts.tensors[name]).mean()) > 1e-4
 
@@ -94,7 +96,7 @@ def test_dropout_in_parts_keeps_its_share_and_its_mean() -> None:
 
 
 def test_a_part_that_fails_fails_the_step(squares: Dataset) -> None:
-    one = training(RECIPE, squares)
+    one = stepper(RECIPE, squares)
     assert one.crew is not None
 
     def fail(*_: Any) -> Any:

@@ -215,9 +215,9 @@ def test_a_broken_capture_is_said_and_leaves_the_device_usable(
     squares: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The host asks for a value in the middle of a capture, which no capture allows."""
-    from tenfold.engines.torch import loop
+    from tenfold.engines.torch.stepper import Stepper
 
-    before = loop.Training._average
+    before = Stepper._average
 
     def asks(self: Any) -> None:
         if torch.cuda.is_current_stream_capturing():
@@ -228,7 +228,7 @@ def test_a_broken_capture_is_said_and_leaves_the_device_usable(
     plain = fit(recipe, squares, "cuda")
     notices: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "_average", asks)
+        patch.setattr(Stepper, "_average", asks)
         broken = fit(
             recipe, squares, "cuda", report=lambda e: notices.append(e.message) if isinstance(e, Notice) else None
         )

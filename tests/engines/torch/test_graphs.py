@@ -14,7 +14,8 @@ from tenfold.architecture import weights, zoo  # noqa: E402
 from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import FitResult, Job, Notice, State  # noqa: E402
-from tenfold.engines.torch import graphs, loop  # noqa: E402
+from tenfold.engines.schedule import Plan  # noqa: E402
+from tenfold.engines.torch import build, graphs, loop, stepper  # noqa: E402
 from tenfold.recipe import Model, Recipe  # noqa: E402
 
 PLAIN = Recipe(model=Model(name="sprint", widths=(8, 16)), batch_size=32, epochs=3, precision="fp32")
@@ -33,13 +34,13 @@ class Memory:
 
 def fit(recipe: Recipe, dataset: Dataset, backend: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> FitResult:
     """Trains on the CPU, its steps taken through ``backend`` where there is one."""
-    before = loop.Training.__init__
+    before = stepper.Stepper.__init__
 
-    def init(self: Any, job: Job, precision: str) -> None:
-        before(self, job, precision)
+    def init(self: Any, job: Job, precision: str, plan: Plan) -> None:
+        before(self, job, precision, plan)
         if self.crew is not None:  # as on a card, which computes the parts of a batch together
             self.crew = None
-            for norm in loop.build.batch_norms(self.net):
+            for norm in build.batch_norms(self.net):
                 norm.groups = self.plan.parts
         if backend is not None and self.recipe.cuda_graphs:
             self.graphs = graphs.StepGraphs(backend)
@@ -47,7 +48,7 @@ def fit(recipe: Recipe, dataset: Dataset, backend: Any, monkeypatch: pytest.Monk
     architecture = zoo.build(recipe.model, 16, 16, len(dataset.classes))
     first = weights.initial(architecture, recipe.seed, dataset["train"].images)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "__init__", init)
+        patch.setattr(stepper.Stepper, "__init__", init)
         return loop.fit(
             Job(architecture, recipe, first, dataset, base.load("torch").device("cpu"), **more), recipe.precision
         )
@@ -238,8 +239,8 @@ def test_pictures_stay_channels_last_and_in_half_precision_through_the_network(
         assert given[0].is_contiguous(memory_format=torch.channels_last), module
         assert out.dtype == wanted and out.is_contiguous(memory_format=torch.channels_last), module
 
-    for module in training.net.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.MaxPool2d | loop.build._BatchNorm):
+    for module in training.stepper.net.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.MaxPool2d | build._BatchNorm):
             module.register_forward_hook(lambda m, i, o: check(m, i, o) if o.ndim == 4 else None)
     training.take_step()
     assert seen >= 4

@@ -15,7 +15,9 @@ from tenfold.engines.base import Job, Notice  # noqa: E402
 from tenfold.engines.schedule import plan  # noqa: E402
 from tenfold.engines.torch import build, loop  # noqa: E402
 from tenfold.engines.torch.feed import order  # noqa: E402
-from tenfold.engines.torch.optimize import Muon, Optimizers, orthogonalize  # noqa: E402
+from tenfold.engines.torch.optimize import Optimizers  # noqa: E402
+from tenfold.engines.torch.rules import Muon, orthogonalize  # noqa: E402
+from tenfold.engines.torch.stepper import Stepper, step_seed  # noqa: E402
 from tenfold.errors import TrainingError  # noqa: E402
 from tenfold.recipe import Model, Recipe  # noqa: E402
 
@@ -65,13 +67,13 @@ def test_each_weight_has_the_rate_of_its_kind(squares: Dataset) -> None:
 
 @pytest.mark.parametrize("pieces", [2, 3])
 def test_gradients_of_parts_add_up_to_those_of_the_whole(squares: Dataset, pieces: int) -> None:
-    whole, parts = (loop.Training(job(SMALL, squares), "fp32") for _ in range(2))
+    whole, parts = (Stepper(job(SMALL, squares), "fp32", plan(SMALL, len(squares["train"]))) for _ in range(2))
     parts.pieces = pieces
-    for training in (whole, parts):
-        for module in training.net.modules():  # batch norm's statistics are of a part; the rest must agree
+    for stepper in (whole, parts):
+        for module in stepper.net.modules():  # batch norm's statistics are of a part; the rest must agree
             if isinstance(module, build._BatchNorm):
                 module.forward = lambda x: x  # type: ignore[method-assign]
-        training._forward_backward(training.feed.take(0))
+        stepper.forward_backward(stepper.feed.take(0))
     for name, tensor in whole.tensors.items():
         if tensor.grad is not None:
             assert torch.allclose(tensor.grad, parts.tensors[name].grad, atol=1e-5), name
@@ -114,7 +116,7 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_step_seeds_differ_by_seed_and_step() -> None:
-    seeds = {loop._step_seed(seed, step) for seed in range(50) for step in range(200)}
+    seeds = {step_seed(seed, step) for seed in range(50) for step in range(200)}
     assert len(seeds) == 50 * 200
     assert all(0 <= s < 2**63 for s in seeds)
 

@@ -11,10 +11,8 @@ from torch import Tensor
 from tenfold.architecture.layers import Architecture, Conv
 from tenfold.architecture.weights import specs, walk
 from tenfold.engines.schedule import Plan, factor
-from tenfold.engines.torch.rules import SGD, Adam, Muon, Rule, orthogonalize
+from tenfold.engines.torch.rules import SGD, Adam, Muon, Rule
 from tenfold.recipe import Recipe
-
-__all__ = ["Muon", "Optimizers", "orthogonalize"]
 
 
 class Optimizers:

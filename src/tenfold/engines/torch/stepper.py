@@ -1,0 +1,275 @@
+"""One step on the device: a module, its optimizers and batches, and all that changes with a step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tenfold.architecture.weights import specs
+from tenfold.engines.base import Job, Notice, State
+from tenfold.engines.schedule import Plan
+from tenfold.engines.torch import build, devices, graphs
+from tenfold.engines.torch.augment import Batch, augment
+from tenfold.engines.torch.compiled import Compiled
+from tenfold.engines.torch.crew import Crew
+from tenfold.engines.torch.feed import Feed, Picked
+from tenfold.engines.torch.optimize import Optimizers
+from tenfold.errors import TrainingError
+
+
+class Stepper:
+    """``take`` is a step. ``sums`` holds (summed loss, images right) on the device; who reads it sets it to zero."""
+
+    def __init__(self, job: Job, precision: str, plan: Plan) -> None:
+        recipe = self.recipe = job.recipe
+        self.job, self.precision, self.plan = job, precision, plan
+        self.device = torch.device(job.device.name)
+        devices.prepare(self.device)
+        self.net = build.build(job.architecture)
+        build.load_weights(self.net, job.architecture, job.weights)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tensors = build.tensors(self.net, job.architecture)
+        self.forward: Callable[[Tensor], Tensor] = Compiled(self.net) if recipe.compile else self.net
+        self.optimizers = Optimizers(recipe, job.architecture, self.tensors, plan)
+        self.crew: Crew | None = None
+        if plan.parts > 1 and self.device.type == "cpu" and not recipe.compile:
+            self.crew = Crew(self.net, job.architecture, plan.parts)
+        for norm in build.batch_norms(self.net):
+            norm.groups = 1 if self.crew is not None else plan.parts
+        self.feed = Feed(job.dataset["train"], plan, recipe.augment, recipe.seed, self.device)
+        self.mean = torch.as_tensor(job.weights[_normalize_mean(job)], device=self.device) * 255
+        self.class_weights = _class_weights(job).to(self.device) if recipe.class_weights == "balanced" else None
+        self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
+        self.average = {n: t.detach().clone() for n, t in self.tensors.items()} if recipe.ema else None
+        self.forgotten = torch.zeros((), device=self.device)  # the share of the average that this step replaces
+        on_cuda = self.device.type == "cuda"
+        self.pace = graphs.Pace(torch.cuda.Event) if on_cuda else None
+        self.graphs = graphs.StepGraphs(graphs.Cuda(self.device)) if on_cuda and recipe.cuda_graphs else None
+        self.step, self.pieces, self.size = 0, 1, self._size(0.0)
+        self.sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        self.sums = self.sums.to(self.device)
+
+    def announce(self) -> None:
+        """Says what a user must know before the first step."""
+        if self.graphs is not None and self.scaler is not None:
+            self.job.report(
+                Notice(
+                    "Steps are launched kernel by kernel, not as a CUDA graph: fp16's loss scale waits for the device."
+                )
+            )
+            self.graphs = None
+
+    def take(self, step: int, done: float) -> float:
+        """Step ``step`` of the run, of which the share ``done`` is behind; returns the learning rate's factor."""
+        self.step = step
+        factor = self.optimizers.set_rate(done)
+        self.size = self._size(done)
+        if self.recipe.ema is not None:  # the first steps are soon forgotten
+            self.forgotten.fill_(1 - min(self.recipe.ema, (2 + step) / (11 + step)))
+        picked = self.feed.take(step)
+        torch.manual_seed(self._seed())
+        if not self._replayed(picked):
+            self._compute(picked, self._within_memory)
+        if self.scaler is None:
+            self.optimizers.advance()
+        if self.pace is not None:
+            self.pace.step()
+        return factor
+
+    def _seed(self) -> int:
+        return step_seed(self.recipe.seed, self.step)
+
+    def _compute(self, picked: Picked, gradients: Callable[[Picked], tuple[Tensor, Tensor]]) -> None:
+        """All that a step does on the device; nothing in it waits for the device or changes with the step's number."""
+        loss, right = gradients(picked)
+        if self.scaler is not None:
+            self.optimizers.step(self.scaler)
+        else:
+            self.optimizers.update()
+        self.optimizers.zero_grad()
+        self.sums += torch.stack((loss, right))
+        self._average()
+
+    def _replayed(self, picked: Picked) -> bool:
+        """Whether the step was taken as a CUDA graph. See :mod:`tenfold.engines.torch.graphs`."""
+        if self.graphs is None:
+            return False
+        key = (self.size, self.pieces)
+        try:
+            done = self.graphs.take(key, picked, lambda static: self._compute(static, self.forward_backward))
+        except torch.OutOfMemoryError:  # nothing has been computed: the step is taken in smaller pieces
+            done = False
+            self._halve()
+        if self.graphs.broken is not None:
+            self.job.report(Notice(f"Steps are launched kernel by kernel, not as a CUDA graph: {self.graphs.broken}"))
+            self.graphs = None
+        if not done:
+            self.optimizers.zero_grad()
+            torch.manual_seed(self._seed())
+        return done
+
+    def _within_memory(self, picked: Picked) -> tuple[Tensor, Tensor]:
+        while True:
+            try:
+                return self.forward_backward(picked)
+            except torch.OutOfMemoryError:
+                self._halve()
+                torch.manual_seed(self._seed())
+
+    def forward_backward(self, picked: Picked) -> tuple[Tensor, Tensor]:
+        """Gradients of one batch, in ``pieces`` where memory is short: (summed loss, images right) on the device. The
+        caller has seeded PyTorch's generators for this step."""
+        if self.crew is not None:
+            return self._by_crew(self.crew, picked)
+        self.net.train()
+        images = picked.gather(self.recipe.augment)
+        batch = augment(images, picked.labels, self.recipe.augment, self.mean, self.size)
+        loss_sum = torch.zeros((), device=self.device)
+        right = torch.zeros((), device=self.device)
+        for piece in _pieces(batch, self.pieces):
+            loss, found = self._backward(self.forward, piece)
+            loss_sum += loss
+            right += found
+        return loss_sum, right
+
+    def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
+        size, settings = self.size, self.recipe.augment
+        parts = picked.parts(self.plan.parts)
+
+        def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            mine = parts[part]
+            return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
+
+        seed = self._seed()
+        return crew.forward_backward(task, [step_seed(seed, part) for part in range(len(parts))])
+
+    def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Adds the gradients of a part of the step's batch, by its share of the images."""
+        with devices.autocast(self.device, self.precision):
+            logits = net(batch.images).float()
+        loss = self._loss(logits, batch)
+        mean = loss * (len(batch.labels) / self.plan.batch_size)
+        (self.scaler.scale(mean) if self.scaler else mean).backward()
+        return loss.detach() * len(batch.labels), (logits.detach().argmax(1) == batch.labels).sum()
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        def loss(labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
+
+        if batch.other is None:
+            return loss(batch.labels)
+        return loss(batch.labels) * batch.share + loss(batch.other) * (1 - batch.share)
+
+    def _size(self, done: float) -> int | None:
+        """The pictures' longer side in pixels when ``done`` of the run is behind, None for their own."""
+        low = self.recipe.low_res
+        return low.size if low is not None and done < low.until else None
+
+    def _halve(self) -> None:
+        """Memory ran out: the step is taken again in twice as many pieces, their gradients added up."""
+        self.optimizers.zero_grad()
+        self.pieces *= 2
+        part = self.plan.batch_size // self.pieces
+        if part < 1:
+            raise TrainingError(
+                f"{self.job.device.label} has too little memory for this network, even one image at a time.",
+                "Try a smaller data.size or narrower model.widths.",
+            )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.job.report(
+            Notice(
+                f"Out of memory: the batch of {self.plan.batch_size} is now computed as {self.pieces} parts of {part}, "
+                "with the gradients added up."
+            )
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.average is None:
+            return
+        average = list(self.average.values())
+        change = torch._foreach_sub(list(self.tensors.values()), average)
+        torch._foreach_mul_(change, self.forgotten)
+        torch._foreach_add_(average, change)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The moving average in the module's place, for as long as the block runs."""
+        if self.average is None:
+            yield
+            return
+        own = {n: t.detach().clone() for n, t in self.tensors.items()}
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(self.average[name])
+        yield
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(own[name])
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights a user gets now: the moving average where there is one."""
+        source = self.tensors if self.average is None else self.average
+        return {name: build.to_numpy(source[name]) for name in specs(self.job.architecture)}
+
+    def state(self) -> State:
+        """What the next step depends on."""
+        arrays = {f"weight/{n}": build.to_numpy(t) for n, t in self.tensors.items()}
+        arrays |= {f"optimizer/{n}": a for n, a in self.optimizers.arrays().items()}
+        if self.average is not None:
+            arrays |= {f"average/{n}": build.to_numpy(t) for n, t in self.average.items()}
+        scaler = self.scaler.state_dict() if self.scaler else None
+        return State(arrays, {"pieces": self.pieces, "sums": self.sums.tolist(), "scaler": scaler})
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        build.load_weights(self.net, self.job.architecture, state.part("weight"))
+        self.optimizers.restore(state.part("optimizer"))
+        if self.average is not None:
+            for name, array in state.part("average").items():
+                self.average[name].copy_(torch.from_numpy(np.array(array)))
+        self.pieces = state.meta["pieces"]
+        self.sums.copy_(torch.tensor(state.meta["sums"], dtype=self.sums.dtype))
+        if self.scaler is not None and state.meta["scaler"]:
+            self.scaler.load_state_dict(state.meta["scaler"])
+
+    def close(self) -> None:
+        """After the last step: waits for the device and ends the threads."""
+        if self.crew is not None:
+            self.crew.close()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _pieces(batch: Batch, pieces: int) -> list[Batch]:
+    if pieces == 1:
+        return [batch]
+    images, labels = batch.images.chunk(pieces), batch.labels.chunk(pieces)
+    others = batch.other.chunk(pieces) if batch.other is not None else [None] * len(images)
+    return [Batch(*piece, batch.share) for piece in zip(images, labels, others, strict=True)]
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A 63-bit seed for one step: splitmix64 of (seed, step)."""
+    mask = (1 << 64) - 1
+    z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xD1B54A32D192ED03) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
+
+
+def _normalize_mean(job: Job) -> str:
+    return next(iter(specs(job.architecture)))
+
+
+def _class_weights(job: Job) -> Tensor:
+    """Loss weights by class, N / (classes · count), as scikit-learn's ``balanced``; 0 for a class without images."""
+    counts = job.dataset.counts("train")
+    weights = np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0)
+    return torch.tensor(weights, dtype=torch.float32)
