@@ -91,7 +91,8 @@ class Cost:
     exit_code        negative: the signal that ended it
     timed_out        it ran past the limit and was ended
     tree_bytes       largest sum of the resident memory of all its processes; pages that several share count in each
-    process_bytes    ru_maxrss: the resident memory of its largest single process
+    process_bytes    the most resident memory that a single one of its processes had (the kernel's VmHWM; without
+                     /proc ru_maxrss, which counts the parent's memory at the fork too)
     cpu_seconds      processor time of the process and the children it waited for
     steal_share      share of the machine's processor time that its host gave to others meanwhile
     others_cores     cores that other processes of this machine used meanwhile, on average
@@ -144,7 +145,7 @@ def run(
         exit_code=process.returncode,
         timed_out=watch.timed_out,
         tree_bytes=watch.peak or None,
-        process_bytes=usage.ru_maxrss * unit,
+        process_bytes=watch.largest or usage.ru_maxrss * unit,
         cpu_seconds=cpu,
         steal_share=steal,
         others_cores=others,
@@ -196,12 +197,20 @@ def _alive(leader: int) -> bool:
     return False
 
 
+def _high_water(pid: int) -> int:
+    """Bytes that a process has had resident at most; 0 where the system does not tell."""
+    for line in (PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 class _Watch(threading.Thread):
     """Samples the memory of a session and ends it at its limit."""
 
     def __init__(self, leader: int, limit: float | None) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self.peak, self.largest = 0, 0
         self.timed_out = False
         self._leader = leader
         self._limit = limit
@@ -219,6 +228,7 @@ class _Watch(threading.Thread):
             for pid in pids:
                 with contextlib.suppress(OSError, IndexError, ValueError):
                     total += int((PROC / str(pid) / "statm").read_text().split()[1]) * page
+                    self.largest = max(self.largest, _high_water(pid))
             self.peak = max(self.peak, total)
             if self._limit is not None and now - started > self._limit and not self.timed_out:
                 self.timed_out = True

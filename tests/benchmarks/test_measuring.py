@@ -14,9 +14,11 @@ def test_the_memory_of_children_counts(tmp_path: Path) -> None:
         "child = subprocess.Popen([sys.executable, '-c', 'import time; b = bytearray(150_000_000); time.sleep(2)'])\n"
         "b = bytearray(150_000_000); child.wait()"
     )
+    ballast = b"x" * 300_000_000  # of the process that measures: none of it is the program's
     cost = measuring.run(
         [sys.executable, "-c", code], stdout=tmp_path / "o", stderr=tmp_path / "e", cwd=tmp_path, env=dict(os.environ)
     )
+    assert len(ballast) == 300_000_000
     assert cost.exit_code == 0 and 2 < cost.seconds < 15
     assert cost.tree_bytes is not None and 300e6 < cost.tree_bytes < 450e6
     assert 150e6 < cost.process_bytes < 250e6  # the larger of the two, not their sum

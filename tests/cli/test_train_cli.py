@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -47,6 +48,7 @@ def result(tmp_path: Path, ended: str = "finished") -> training.TrainResult:
         device="cpu",
         epochs=2.5,
         test=measure(probabilities, np.array([0, 1, 1, 1]), ("cat", "dog")),
+        accuracy_with_tta=None,
         seconds=dict.fromkeys(PHASES, 1.0) | {"total": 6.0},
         images_per_second=1000.0,
         parameters=1234,
@@ -159,6 +161,16 @@ def test_an_early_end_is_said(
     monkeypatch.setattr(training, "train", lambda **call: result(tmp_path, ended))
     assert app.run(["train"]) == 0
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_accuracy_with_test_time_augmentation_stands_behind_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = dataclasses.replace(result(tmp_path), accuracy_with_tta=0.8)
+    monkeypatch.setattr(training, "train", lambda **call: both)
+    assert app.run(["train"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.index("Test accuracy 75.00 %") < said.index("80.00 % with test-time augmentation")
 
 
 @pytest.mark.parametrize(

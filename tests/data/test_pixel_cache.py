@@ -195,7 +195,8 @@ class _Usage:
 
 
 LOAD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a script's background inherits it ignored
 from tenfold.data import crew, load_dataset
 decode_all = crew.decode_all
 def slow(*a, **k):
