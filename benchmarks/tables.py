@@ -41,12 +41,11 @@ def size(count: float | None) -> str:
 
 
 def _accuracy(found: Figures) -> str:
-    a = found["accuracy"]
-    return (
-        percent(a["mean"])
-        if found["n"] == 1
-        else f"{percent(a['mean'])} ({100 * a['min']:.2f} to {100 * a['max']:.2f})"
-    )
+    a, best = found["accuracy"], found["best_accuracy"]
+    told = percent(a["mean"])
+    if found["n"] > 1:
+        told += f" ({100 * a['min']:.2f} to {100 * a['max']:.2f})"
+    return told if best is None or best <= a["max"] else f"{told}, best epoch {percent(best)}"
 
 
 def _whole(found: Figures) -> str:
