@@ -11,27 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tenfold.words import percent, seconds
+
 ROOT = Path(__file__).resolve().parents[1]
 
 Summary = dict[str, Any]
 Figures = dict[str, Any]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def seconds(value: float) -> str:
-    """1.2 s · 31 s · 4 min 05 s · 1 h 02 min."""
-    if value < 9.95:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 100:
-        return f"{value:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(value / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def size(count: float | None) -> str:

@@ -37,11 +37,6 @@ def test_the_table(summary: dict[str, Any]) -> None:
     assert "not idle" in tables.full({**summary, "idle_machine": False})
 
 
-def test_seconds_are_told_as_people_do() -> None:
-    told = [tables.seconds(s) for s in (1.23, 9.96, 99.4, 99.6, 245, 3599.6, 3720)]
-    assert told == ["1.2 s", "10.0 s", "99.4 s", "1 min 40 s", "4 min 05 s", "1 h 00 min", "1 h 02 min"]
-
-
 def test_pages_are_written_between_their_markers_only(summary: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "docs" / "images").mkdir(parents=True)
     for name in ("README.md", "docs/benchmarks.md"):
