@@ -73,3 +73,13 @@ def test_pixels_on_the_device_are_answered_without_a_wait_between_batches(
     assert names.seen and not any("_local_scalar_dense" in name or "lift_fresh" in name for name in names.seen)
     assert np.array_equal(inference.logits(net, torch.from_numpy(images), cpu, 8, "fp32"), wanted)
     assert sent == [50]
+
+
+def test_large_pictures_are_answered_in_small_batches_on_a_cpu(images: np.ndarray) -> None:
+    net = network(images)
+    seen: list[int] = []
+    net.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+    large = images.repeat(8, axis=1).repeat(8, axis=2)
+    out = inference.logits(net, large, torch.device("cpu"), 500, "fp32")
+    assert out.shape == (50, 4) and sum(seen) == 50
+    assert max(seen) == inference.CPU_PIXELS // 128**2

@@ -11,6 +11,10 @@ from torch import Tensor
 from tenfold.engines.torch import devices
 from tenfold.engines.torch.feed import resident
 
+# Pixels of a batch on a CPU, 64 images of 32×32: on two cores sprint answered 1,139 to 1,185 images/s so, 608 to 762
+# in batches of 500, whose activations no cache holds.
+CPU_PIXELS = 64 * 32 * 32
+
 
 def logits(
     net: torch.nn.Module, images: np.ndarray | Tensor, device: torch.device, batch_size: int, precision: str
@@ -18,8 +22,10 @@ def logits(
     """float32 logits N×classes of a built module for uint8 images N×H×W×3, without a host wait between batches.
 
     Pixels that have room on the device are sent there at once; a Tensor is there already. On a CPU each core takes
-    batches of its own, as in training.
+    batches of its own, as in training, and ``batch_size`` is the most.
     """
+    if device.type == "cpu":
+        batch_size = max(1, min(batch_size, CPU_PIXELS // (images.shape[1] * images.shape[2])))
     net.eval()
     devices.plain_fp32(device)
     pixels = images if isinstance(images, Tensor) else resident(images, device)
