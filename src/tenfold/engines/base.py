@@ -2,8 +2,8 @@
 
 An engine takes an architecture, a recipe, first weights and a dataset, reports events, and gives canonical weights back
 as NumPy arrays. NumPy stands at every boundary: only ``engines/<name>/`` imports that framework, every engine's folder
-has the same files (build, augment, optimize, stepper, loop), and one class of contract tests runs against each. What an engine
-lacks it refuses by name in ``check``, before training starts, with the engine that has it.
+has the same files (build, augment, optimize, stepper, loop), and one class of contract tests runs against each. What an
+engine lacks it refuses by name in ``check``, before training starts, with the engine that has it.
 """
 
 from __future__ import annotations
