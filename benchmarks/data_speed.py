@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pages
 import photos
 
 from tenfold import hardware
@@ -35,8 +36,7 @@ SIZE, BATCH, WORKERS = 64, 64, 2
 EPOCHS = 20  # of reading from the cache, which for one would be too short a time
 MOST_FOREIGN = 0.03  # share of the processor's time that others may take during a measurement
 LONGEST_HOLD = 70  # seconds after which the lock is given to others between two rounds
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-START, END = "<!-- data-speed:start -->\n", "<!-- data-speed:end -->\n"
+PAGE = pages.ROOT / "docs" / "benchmarks.md"
 
 Timed = tuple[int, float, float]  # pictures, seconds, seconds of the processor
 
@@ -375,8 +375,7 @@ def main() -> None:
         given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
     if given.docs:
-        before, rest = PAGE.read_text(encoding="utf-8").split(START)
-        PAGE.write_text(f"{before}{START}{table(result)}{END}{rest.split(END)[1]}", encoding="utf-8")
+        pages.put(PAGE, "data-speed", table(result).rstrip())
 
 
 if __name__ == "__main__":

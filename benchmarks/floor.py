@@ -16,8 +16,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import pages
 import steps
 import torch
 
@@ -38,8 +38,7 @@ from tenfold.engines.torch import devices
 from tenfold.engines.torch.loop import Training
 from tenfold.recipe import Recipe
 
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
-BEGIN, END = "<!-- floor: written by benchmarks/floor.py -->\n", "<!-- end of floor -->\n"
+PAGE = pages.ROOT / "docs" / "speed.md"
 WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -222,12 +221,6 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def updated(page: str, table: str) -> str:
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=["quick", "sprint"])
@@ -245,7 +238,7 @@ def main() -> None:
     table = text(found, here, given.steps)
     print(table)
     if given.write:
-        PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), table), encoding="utf-8")
+        pages.put(PAGE, "floor", f"\n{table}")
 
 
 if __name__ == "__main__":

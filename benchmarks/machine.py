@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from tenfold import hardware
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe() -> dict[str, Any]:
     """Processor, cores, memory, GPUs, whether it is virtual, system: plain JSON."""
-    return {
-        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory(),
-        "gpus": gpus(),
-        "virtual": virtual(),
-        "system": f"{platform.system()} {platform.release()}",
-    }
+    return {**hardware.describe(), "gpus": gpus(), "virtual": virtual()}
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -29,24 +22,13 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("cpu", "cores", "gpus", "virtual"))
 
 
-def _cpuinfo(key: str) -> str | None:
+def virtual() -> bool | None:
+    """Whether a hypervisor runs below this system; None where it does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def virtual() -> bool | None:
-    """Whether a hypervisor runs below this system; None where it does not tell."""
-    flags = _cpuinfo("flags")
+    flags = next((line for line in lines if line.startswith("flags")), None)
     return None if flags is None else "hypervisor" in flags.split()
 
 

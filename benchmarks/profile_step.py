@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pages
 import steps
 import torch
 from torch._C._profiler import _ExperimentalConfig
@@ -43,8 +44,7 @@ KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("casts and copies", ("aten::_to_copy", "aten::to", "ToCopyBackward", "aten::copy_", "aten::clone")),
 )
 LABELS = 4  # so many of them are asked first
-PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
-BEGIN, END = "<!-- profile of {}: written by benchmarks/profile_step.py -->\n", "<!-- end of profile -->\n"
+PAGE = pages.ROOT / "docs" / "speed.md"
 OTHER, GAPS = "other operations", "host: Python, launches, waits"
 
 
@@ -146,13 +146,6 @@ def markdown(spent: Counter[str], head: str) -> str:
     return "\n".join([head + ".", "", "| kind of operation | share |", "| --- | --- |", *rows]) + "\n"
 
 
-def updated(page: str, recipe: str, table: str) -> str:
-    """``page`` with a recipe's table between its markers."""
-    before, rest = page.split(BEGIN.format(recipe))
-    _, after = rest.split(END, 1)
-    return f"{before}{BEGIN.format(recipe)}\n{table}\n{END}{after}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="quick", help="a shipped recipe (default: quick)")
@@ -175,8 +168,7 @@ def main() -> None:
     told = lines(spent, seconds, training, given.steps)
     print("\n".join([*told, f"trace: {trace}"]))
     if given.write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(updated(page, given.recipe, markdown(spent, told[0])), encoding="utf-8")
+        pages.put(PAGE, f"profile-{given.recipe}", f"\n{markdown(spent, told[0])}")
 
 
 if __name__ == "__main__":

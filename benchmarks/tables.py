@@ -11,18 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tenfold.words import percent, seconds
+from pages import ROOT, between
 
-ROOT = Path(__file__).resolve().parents[1]
+from tenfold.words import percent, seconds, size
 
 Summary = dict[str, Any]
 Figures = dict[str, Any]
-
-
-def size(count: float | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _accuracy(found: Figures) -> str:
@@ -80,7 +74,7 @@ def _contestants(summary: Summary) -> str:
     for found in _with_runs(summary):
         row = [found["label"], _accuracy(found), _whole(found), _part(found, "train"), size(found["peak_memory_bytes"])]
         row += [str(found["n"])]
-        row += [size(found["peak_device_bytes"])] * on_device
+        row += [size(found["peak_device_bytes"]) if found["peak_device_bytes"] else ""] * on_device
         plain = found["accuracy_without_tta"]
         row += [percent(plain["mean"]) if plain else "not told"] * tta
         row += [f"{round(found['targets'][t] * found['n'])} of {found['n']}" for t in targets]
@@ -143,16 +137,6 @@ def _origin(summary: Summary) -> str:
     return f"Versions:\n\n{versions}\n\nMade{commit} by\n\n```\n{summary['command']}\n```".replace(
         "Versions:\n\n\n\n", ""
     )
-
-
-def between(page: str, name: str, text: str) -> str:
-    """``page`` with ``text`` between ``<!-- NAME:start -->`` and ``<!-- NAME:end -->``; ValueError without them."""
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    if page.count(start) != 1 or page.count(end) != 1 or page.index(start) > page.index(end):
-        raise ValueError(f"the page needs {start} and {end}, once each and in this order")
-    before, rest = page.split(start)
-    _, after = rest.split(end)
-    return f"{before}{start}\n{text}\n{end}{after}"
 
 
 def picture(root: Path, page: Path, device: str) -> str:

@@ -1,12 +1,9 @@
 """CIFAR-10 in PyTorch, as the usual project does it: the network of keras_program.py, Adam at 1e-3, batches of 128,
 20 epochs, torchvision's transforms and a DataLoader with two workers. Prints one JSON line at the end."""
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import nn
-from torch_common import loaders, print_result, train
+from torch_common import arguments, loaders, print_result, train
 
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -35,14 +32,7 @@ def build_model() -> nn.Sequential:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train_images.npy …")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--train-images", type=int, default=50_000, help="the first so many; fewer for a short look")
-    args = parser.parse_args()
-
+    args = arguments(__doc__, 20)
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     train_loader, test_loader = loaders(args.data, 128, args.train_images, pin_memory=args.device == "cuda")

@@ -1,12 +1,9 @@
 """ResNet-18 with the 3×3 first layer on CIFAR-10 in plain PyTorch: SGD at 0.1 with momentum 0.9 and weight decay
 5e-4, a cosine over all epochs, batches of 128, random crop and flip. Prints one JSON line at the end."""
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import nn
-from torch_common import loaders, print_result, train
+from torch_common import arguments, loaders, print_result, train
 from torchvision.models import resnet18
 
 
@@ -18,14 +15,7 @@ def build_model() -> nn.Module:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train_images.npy …")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--train-images", type=int, default=50_000, help="the first so many; fewer for a short look")
-    args = parser.parse_args()
-
+    args = arguments(__doc__, 30)
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     train_loader, test_loader = loaders(args.data, 128, args.train_images, pin_memory=args.device == "cuda")

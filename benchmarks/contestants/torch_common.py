@@ -1,5 +1,6 @@
 """What the two plain PyTorch programs share: torchvision's way to the images, and the epochs."""
 
+import argparse
 import json
 import platform
 import time
@@ -13,6 +14,16 @@ from torch import nn
 from torchvision import transforms
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def arguments(description: str, epochs: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train_images.npy …")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--train-images", type=int, default=50_000, help="the first so many; fewer for a short look")
+    return parser.parse_args()
 
 
 class Cifar10(torch.utils.data.Dataset):

@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    for module in ("steps", "floor", "profile_step"):
+    for module in ("steps", "pages", "floor", "profile_step"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return importlib.import_module(name)
 
@@ -69,22 +69,23 @@ def test_the_floor_is_the_larger_of_arithmetic_and_movement(monkeypatch: pytest.
     )
 
 
-def test_the_page_has_the_markers_and_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    floor = script("floor", monkeypatch)
-    page = floor.PAGE.read_text(encoding="utf-8")
-    changed = floor.updated(page, "a table\n")
-    assert "a table" in changed
-    assert changed.split(floor.BEGIN)[0] == page.split(floor.BEGIN)[0]
-    assert changed.split(floor.END)[1] == page.split(floor.END)[1]
-
-
-@pytest.mark.parametrize("recipe", ["quick", "sprint"])
-def test_the_page_has_a_place_for_each_profile(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile_step = script("profile_step", monkeypatch)
-    page = profile_step.PAGE.read_text(encoding="utf-8")
-    changed = profile_step.updated(page, recipe, "a table\n")
+@pytest.mark.parametrize("name", ["floor", "profile-quick", "profile-sprint"])
+def test_the_page_has_a_place_for_each_table_and_keeps_the_rest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = script("floor", monkeypatch).PAGE.read_text(encoding="utf-8")
+    pages = script("pages", monkeypatch)
+    changed = pages.between(page, name, "a table")
     assert changed.count("a table") == 1
-    assert profile_step.updated(changed, recipe, "another\n") == profile_step.updated(page, recipe, "another\n")
+    assert changed.split(f"<!-- {name}:start -->")[0] == page.split(f"<!-- {name}:start -->")[0]
+    assert changed.split(f"<!-- {name}:end -->")[1] == page.split(f"<!-- {name}:end -->")[1]
+    assert pages.between(changed, name, "another") == pages.between(page, name, "another")
+
+
+def test_a_page_without_the_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = script("pages", monkeypatch)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- floor:end --> <!-- floor:start -->", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"page\.md: the page needs <!-- floor:start --> and <!-- floor:end -->"):
+        pages.put(page, "floor", "a table")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def summary() -> dict[str, Any]:
 
 def test_the_table(summary: dict[str, Any]) -> None:
     text = tables.full(summary)
-    assert "| Own | 92.00 % (90.00 to 94.00) | 12.0 s (10.0 s to 20.0 s) | 6.0 s | 0 MB | 3 | 1 of 3 |" in text
+    assert "| Own | 92.00 % (90.00 to 94.00) | 12.0 s (10.0 s to 20.0 s) | 6.0 s | 7 B | 3 | 1 of 3 |" in text
     assert "| Other | 90.00 % (89.00 to 91.00), best epoch 91.50 % |" in text
     assert "| Own | Other | 10.2 times (5.0 to 14.4) | its mean, not its lowest run (91.50 %) |" in text
     assert "2 cores of A CPU, a virtual machine, 16 GiB; Linux 6. 2026-01-02." in text

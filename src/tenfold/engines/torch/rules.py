@@ -7,6 +7,7 @@ What changes from step to step (rates, Adam's bias corrections) lies in 0-dim te
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 Group = dict[str, Any]
 
 
-class Rule(torch.optim.Optimizer):
+class Rule(torch.optim.Optimizer, ABC):
     """A rule over parameter groups. ``group["lr"]`` is the rate that the next ``prepare`` sends to the device."""
 
     scalars: tuple[str, ...] = ("rate",)  # what a group has on the device
@@ -48,8 +49,9 @@ class Rule(torch.optim.Optimizer):
             if params:
                 self.update_group(group, params, [p.grad for p in params])
 
+    @abstractmethod
     def update_group(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
-        raise NotImplementedError
+        """One update of a group's weights from their gradients, rates from ``group["scalars"]``."""
 
     def advance(self) -> None:
         self.count += 1
