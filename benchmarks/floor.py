@@ -35,7 +35,6 @@ from tenfold.architecture.layers import (
 )
 from tenfold.architecture.weights import Shape, specs, walk
 from tenfold.engines.torch import devices
-from tenfold.engines.torch.loop import Training
 from tenfold.recipe import Recipe
 
 PAGE = pages.ROOT / "docs" / "speed.md"
@@ -169,7 +168,7 @@ def rows(name: str, data: str, here: dict[str, Machine], count: int) -> Iterator
     sizes = [job.recipe.low_res.size] if job.recipe.low_res else []
     for size in [*sizes, job.architecture.height]:
         recipe = job.recipe if size in sizes else steps.at_full_size(job.recipe)
-        training = Training(steps.Job(job.architecture, recipe, job.weights, job.dataset, job.device), precision)
+        training = steps.started(steps.Job(job.architecture, recipe, job.weights, job.dataset, job.device), precision)
         measured = steps.seconds_a_step(training, count)
         seen = Architecture(job.architecture.name, size, size, job.architecture.classes, job.architecture.layers)
         parts = list(costs(seen, precision))

@@ -117,7 +117,7 @@ def profiled(training: loop.Training, count: int) -> tuple[Any, float]:
     for _ in range(2):
         training.take_step()
     steps.wait(training)
-    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if training.device.type == "cuda" else [])
+    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if steps.device(training).type == "cuda" else [])
     everywhere = _ExperimentalConfig(profile_all_threads=True)  # the parts of a batch have threads of their own
     with profile(activities=kinds, experimental_config=everywhere) as found:
         start = time.perf_counter()
@@ -159,12 +159,12 @@ def main() -> None:
     overrides = {"cuda_graphs": False, **dict(map(recipes.parse_set, given.set))}
     job, precision = steps.prepared(given.recipe, given.data, given.device, overrides)
     with devices.own_stream(torch.device(job.device.name)), labelled():
-        training = loop.Training(job, precision)
+        training = steps.started(job, precision)
         found, seconds = profiled(training, given.steps)
     given.out.mkdir(parents=True, exist_ok=True)
-    trace = given.out / f"{given.recipe}-{training.device.type}.json.gz"
+    trace = given.out / f"{given.recipe}-{steps.device(training).type}.json.gz"
     found.export_chrome_trace(str(trace))
-    spent = table(list(found.events()), seconds, training.device.type == "cuda")
+    spent = table(list(found.events()), seconds, steps.device(training).type == "cuda")
     told = lines(spent, seconds, training, given.steps)
     print("\n".join([*told, f"trace: {trace}"]))
     if given.write:

@@ -11,8 +11,10 @@ from tenfold.architecture import weights, zoo
 from tenfold.data import load_dataset
 from tenfold.engines import base
 from tenfold.engines.base import Job
+from tenfold.engines.loop import Training
+from tenfold.engines.schedule import plan
 from tenfold.engines.torch import devices
-from tenfold.engines.torch.loop import Training
+from tenfold.engines.torch.stepper import Stepper
 from tenfold.recipe import Recipe
 from tenfold.training import fit_to_data
 
@@ -30,13 +32,23 @@ def prepared(name: str, data: str, device: str, overrides: dict[str, object]) ->
     return Job(architecture, recipe, first, dataset, where), devices.precision(recipe.precision, where)
 
 
+def started(job: Job, precision: str) -> Training:
+    """A training that waits for its first step."""
+    steps = plan(job.recipe, len(job.dataset["train"]))
+    return Training(job, Stepper(job, precision, steps), steps, precision)
+
+
 def at_full_size(recipe: Recipe) -> Recipe:
     return recipes.override(recipe, {"low_res": None})
 
 
+def device(training: Training) -> torch.device:
+    return torch.device(training.job.device.name)
+
+
 def wait(training: Training) -> None:
-    if training.device.type == "cuda":
-        torch.cuda.synchronize(training.device)
+    if device(training).type == "cuda":
+        torch.cuda.synchronize(device(training))
 
 
 def seconds_a_step(training: Training, steps: int, warm_up: int = 2) -> float:

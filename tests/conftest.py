@@ -14,6 +14,10 @@ from tenfold.architecture import weights as canonical
 from tenfold.data.dataset import Dataset, Geometry, Split
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", default="torch", help="the engine that the contract tests run against")
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test reads or writes the user's cache or runs."""

@@ -42,12 +42,14 @@ class Memory:
         self.states.append(state)
 
 
-@pytest.fixture(params=sorted(base.ENGINES))
+@pytest.fixture
 def engine(request: pytest.FixtureRequest) -> base.Engine:
-    package, _ = base.ENGINES[request.param]
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    return base.load(request.param)
+    """The engine of --engine: one is loaded in a process, so each has a run of its own (``make test``)."""
+    name = request.config.getoption("--engine")
+    missing = base.ENGINES[name].missing()
+    if missing is not None:
+        pytest.skip(f"{missing} is not installed: pip install 'tenfold[{base.ENGINES[name].extra}]'")
+    return base.load(name)
 
 
 def build(recipe: Recipe, dataset: Dataset) -> Architecture:

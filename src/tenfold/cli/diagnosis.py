@@ -186,7 +186,7 @@ def _start(code: str, *arguments: str) -> subprocess.Popen[str] | None:
     """A process that prints one line of JSON last; None for an engine whose package isn't installed."""
     from tenfold.engines import base
 
-    if arguments and importlib.util.find_spec(base.ENGINES[arguments[0]][0]) is None:
+    if arguments and base.ENGINES[arguments[0]].missing():
         return None
     environment = {**os.environ, "PYTHONFAULTHANDLER": "", "PYTHONIOENCODING": "utf-8"}
     return subprocess.Popen(

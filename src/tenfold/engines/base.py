@@ -2,8 +2,11 @@
 
 An engine takes an architecture, a recipe, first weights and a dataset, reports events, and gives canonical weights back
 as NumPy arrays. NumPy stands at every boundary: only ``engines/<name>/`` imports that framework, every engine's folder
-has the same files (build, augment, optimize, stepper, loop), and one class of contract tests runs against each. What an
+has the same files (build, augment, optimize, stepper), and one class of contract tests runs against each. What an
 engine lacks it refuses by name in ``check``, before training starts, with the engine that has it.
+
+How a run goes from step to step is the same in every engine (``engines/loop.py``), and so are its length and rates
+(``schedule.py``), which images a step takes (``batches.py``) and which weights go with which rate (``groups.py``).
 """
 
 from __future__ import annotations
@@ -159,6 +162,54 @@ class FitResult:
     history: list[EpochEnd] = field(default_factory=list)
 
 
+class Stepper(ABC):
+    """A training step on the device, as ``engines/loop.py`` asks for it.
+
+    placement   whether the pixels lie on the device or are sent to it in batches
+    """
+
+    placement: Literal["device", "stream"]
+
+    def announce(self) -> None:  # noqa: B027 (an engine may have nothing to say)
+        """Says what a user must know before the first step."""
+
+    @abstractmethod
+    def take(self, step: int, done: float) -> float:
+        """Takes step ``step`` (from 0) of the run, of which the share ``done`` is behind; returns the rate's factor.
+
+        It need not wait for the device. What is random in it is a function of (seed, step) alone.
+        """
+
+    @abstractmethod
+    def sums(self) -> tuple[float, float]:
+        """(summed loss, images right) of the steps since ``reset_sums``, the device waited for."""
+
+    @abstractmethod
+    def reset_sums(self) -> None: ...
+
+    @abstractmethod
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """float32 logits of the validation images, uint8 N×H×W×3, with the weights that ``weights`` gives now."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, np.ndarray]:
+        """Canonical weights that a user gets now: the moving average where there is one."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that the next step depends on, ``sums`` included."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None: ...
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """The most memory used so far: the device's, or on a CPU the process's."""
+
+    def close(self) -> None:  # noqa: B027 (an engine may have nothing to end)
+        """After the last step: waits for the device and ends what runs beside it."""
+
+
 class Engine(ABC):
     """A framework behind the contract. Engines hold no state between calls."""
 
@@ -211,9 +262,21 @@ class Engine(ABC):
         )
 
 
-ENGINES: dict[str, tuple[str, str]] = {
-    # name: (package that must be importable, extra that brings it)
-    "torch": ("torch", "torch"),
+@dataclass(frozen=True)
+class Entry:
+    """Where an engine is: its folder under ``engines/``, the packages it imports, and the extra that brings them."""
+
+    folder: str
+    packages: tuple[str, ...]
+    extra: str
+
+    def missing(self) -> str | None:
+        """The first of its packages that is not installed."""
+        return next((p for p in self.packages if importlib.util.find_spec(p) is None), None)
+
+
+ENGINES: dict[str, Entry] = {
+    "torch": Entry("torch", ("torch",), "torch"),
 }
 
 
@@ -221,9 +284,10 @@ def load(name: str) -> Engine:
     """The engine called ``name``. Raises UnknownNameError, or MissingExtraError naming the install command."""
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
-    package, extra = ENGINES[name]
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, extra, f"Training with the {name} engine")
-    module = importlib.import_module(f"tenfold.engines.{name}")
-    engine: Engine = module.ENGINE
+    entry = ENGINES[name]
+    missing = entry.missing()
+    if missing is not None:
+        raise MissingExtraError(missing, entry.extra, f"Training with the {name} engine")
+    module = importlib.import_module(f"tenfold.engines.{entry.folder}")
+    engine: Engine = module.engine(name)
     return engine

@@ -16,7 +16,7 @@ from tenfold.architecture import weights, zoo  # noqa: E402
 from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import Device, Job  # noqa: E402
-from tenfold.engines.torch import compiled, loop  # noqa: E402
+from tenfold.engines.torch import compiled  # noqa: E402
 from tenfold.errors import TrainingError, UnsupportedError  # noqa: E402
 from tenfold.recipe import Model, Recipe  # noqa: E402
 
@@ -79,8 +79,9 @@ def test_a_compiled_network_trains_to_the_same_weights(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch._dynamo.reset()
     task = job(TINY, squares)
-    made = loop.fit(task, "fp32")
-    plain = loop.fit(job(recipes.override(TINY, {"compile": False}), squares), "fp32")
+    engine = base.load("torch")
+    made = engine.fit(task)
+    plain = engine.fit(job(recipes.override(TINY, {"compile": False}), squares))
     assert any((tmp_path / "inductor").rglob("*.so"))
     for name, value in plain.weights.items():
         assert np.abs(made.weights[name] - value).max() < 1e-3, name

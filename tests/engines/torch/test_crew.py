@@ -13,7 +13,7 @@ from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import Job  # noqa: E402
 from tenfold.engines.schedule import plan  # noqa: E402
-from tenfold.engines.torch import build, loop  # noqa: E402
+from tenfold.engines.torch import build  # noqa: E402
 from tenfold.engines.torch.stepper import Stepper  # noqa: E402
 from tenfold.recipe import Augment, Model, Recipe  # noqa: E402
 
@@ -41,7 +41,7 @@ def trained(recipe: Recipe, dataset: Dataset, threads: int) -> dict[str, np.ndar
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return loop.fit(job(recipe, dataset), "fp32").weights
+        return base.load("torch").fit(job(recipe, dataset)).weights
     finally:
         torch.set_num_threads(before)
 

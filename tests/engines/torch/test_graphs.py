@@ -14,8 +14,8 @@ from tenfold.architecture import weights, zoo  # noqa: E402
 from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import FitResult, Job, Notice, State  # noqa: E402
-from tenfold.engines.schedule import Plan  # noqa: E402
-from tenfold.engines.torch import build, graphs, loop, stepper  # noqa: E402
+from tenfold.engines.schedule import Plan, plan  # noqa: E402
+from tenfold.engines.torch import build, graphs, stepper  # noqa: E402
 from tenfold.recipe import Model, Recipe  # noqa: E402
 
 PLAIN = Recipe(model=Model(name="sprint", widths=(8, 16)), batch_size=32, epochs=3, precision="fp32")
@@ -49,9 +49,8 @@ def fit(recipe: Recipe, dataset: Dataset, backend: Any, monkeypatch: pytest.Monk
     first = weights.initial(architecture, recipe.seed, dataset["train"].images)
     with monkeypatch.context() as patch:
         patch.setattr(stepper.Stepper, "__init__", init)
-        return loop.fit(
-            Job(architecture, recipe, first, dataset, base.load("torch").device("cpu"), **more), recipe.precision
-        )
+        engine = base.load("torch")
+        return engine.fit(Job(architecture, recipe, first, dataset, engine.device("cpu"), **more))
 
 
 def same(a: FitResult, b: FitResult) -> bool:
@@ -229,7 +228,8 @@ def test_pictures_stay_channels_last_and_in_half_precision_through_the_network(
     recipe = recipes.override(PLAIN, {"model": {"name": network, "widths": [8, 16]}, "augment": {"translate": 2}})
     architecture = zoo.build(recipe.model, 16, 16, 4)
     first = weights.initial(architecture, 0, squares["train"].images)
-    training = loop.Training(Job(architecture, recipe, first, squares, base.load("torch").device("cpu")), precision)
+    job = Job(architecture, recipe, first, squares, base.load("torch").device("cpu"))
+    training = stepper.Stepper(job, precision, plan(recipe, len(squares["train"])))
     wanted = torch.bfloat16 if precision == "bf16" else torch.float32
     seen = 0
 
@@ -239,8 +239,8 @@ def test_pictures_stay_channels_last_and_in_half_precision_through_the_network(
         assert given[0].is_contiguous(memory_format=torch.channels_last), module
         assert out.dtype == wanted and out.is_contiguous(memory_format=torch.channels_last), module
 
-    for module in training.stepper.net.modules():
+    for module in training.net.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.MaxPool2d | build._BatchNorm):
             module.register_forward_hook(lambda m, i, o: check(m, i, o) if o.ndim == 4 else None)
-    training.take_step()
+    training.take(0, 0.0)
     assert seen >= 4

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
 
-from tenfold.engines.torch.augment import augment, flip_sides, gather, shrink  # noqa: E402
+from tenfold.engines.torch.augment import augment, gather, shrink  # noqa: E402
 from tenfold.recipe import Augment  # noqa: E402
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8))
@@ -49,12 +49,6 @@ def test_every_shift_is_as_likely() -> None:
     counts = torch.bincount((where[:, 0] - 2) * 5 + where[:, 1] - 2, minlength=25)
     assert counts.sum() == 5000
     assert counts.min() > 130 and counts.max() < 270  # 200 each, within five standard deviations
-
-
-def test_sides_are_a_half_of_the_images_and_of_the_seed() -> None:
-    assert 450 < flip_sides(0, 1000).sum() < 550
-    assert np.array_equal(flip_sides(0, 100), flip_sides(0, 100))
-    assert not np.array_equal(flip_sides(0, 100), flip_sides(1, 100))
 
 
 def test_cutout_sets_one_square_to_the_mean() -> None:

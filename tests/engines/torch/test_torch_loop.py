@@ -12,12 +12,12 @@ from tenfold.architecture import weights, zoo  # noqa: E402
 from tenfold.data.dataset import Dataset  # noqa: E402
 from tenfold.engines import base  # noqa: E402
 from tenfold.engines.base import Job, Notice  # noqa: E402
+from tenfold.engines.batches import order  # noqa: E402
 from tenfold.engines.schedule import plan  # noqa: E402
-from tenfold.engines.torch import build, loop  # noqa: E402
-from tenfold.engines.torch.feed import order  # noqa: E402
+from tenfold.engines.torch import build  # noqa: E402
 from tenfold.engines.torch.optimize import Optimizers  # noqa: E402
 from tenfold.engines.torch.rules import Muon, orthogonalize  # noqa: E402
-from tenfold.engines.torch.stepper import Stepper, step_seed  # noqa: E402
+from tenfold.engines.torch.stepper import Stepper  # noqa: E402
 from tenfold.errors import TrainingError  # noqa: E402
 from tenfold.recipe import Model, Recipe  # noqa: E402
 
@@ -61,7 +61,7 @@ def test_each_weight_has_the_rate_of_its_kind(squares: Dataset) -> None:
     steps = plan(recipe, 1000)
     optimizers = Optimizers(recipe, architecture, build.tensors(net, architecture), steps)
     optimizers.set_rate(0.5)
-    now = {g["role"]: g["lr"] for o in optimizers._all for g in o.param_groups}
+    now = {g["group"].role: g["lr"] for o in optimizers._all for g in o.param_groups}
     assert now == pytest.approx({"bias": 50.0, "whiten": 0.0, "head": 2.5, "muon": 0.12})
 
 
@@ -88,8 +88,8 @@ def test_out_of_memory_halves_the_batch_says_so_and_goes_on(squares: Dataset, mo
     forward_before = build._Normalize.forward
     monkeypatch.setattr(build._Normalize, "forward", forward)
     notices: list[str] = []
-    result = loop.fit(
-        job(SMALL, squares, report=lambda e: notices.append(e.message) if isinstance(e, Notice) else None), "fp32"
+    result = base.load("torch").fit(
+        job(SMALL, squares, report=lambda e: notices.append(e.message) if isinstance(e, Notice) else None)
     )
     assert result.steps == 8
     assert [n.split(":")[0] for n in notices] == ["Out of memory"] * 2
@@ -104,21 +104,8 @@ def test_memory_too_small_for_one_image_is_an_error_with_a_way_out(
 
     monkeypatch.setattr(build._Normalize, "forward", forward)
     with pytest.raises(TrainingError, match="one image at a time") as caught:
-        loop.fit(job(SMALL, squares), "fp32")
+        base.load("torch").fit(job(SMALL, squares))
     assert "data.size" in str(caught.value)
-
-
-def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
-    assert np.array_equal(order(1, 2, 50), order(1, 2, 50))
-    assert not np.array_equal(order(1, 2, 50), order(1, 3, 50))
-    assert not np.array_equal(order(1, 2, 50), order(2, 2, 50))
-    assert np.array_equal(np.sort(order(1, 2, 50)), np.arange(50))
-
-
-def test_step_seeds_differ_by_seed_and_step() -> None:
-    seeds = {step_seed(seed, step) for seed in range(50) for step in range(200)}
-    assert len(seeds) == 50 * 200
-    assert all(0 <= s < 2**63 for s in seeds)
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(squares: Dataset) -> None:
@@ -145,6 +132,6 @@ def test_training_leaves_the_processor_as_it_was(squares: Dataset) -> None:
     def listen(event: base.Event) -> None:
         inside.append((smallest * 1).item())
 
-    loop.fit(job(SMALL, squares, report=listen), "fp32")
+    base.load("torch").fit(job(SMALL, squares, report=listen))
     assert set(inside) == {0.0}
     assert (smallest * 1).item() == 1e-310

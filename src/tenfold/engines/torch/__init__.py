@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from tenfold.architecture.layers import Architecture, Flatten
-from tenfold.engines import base
-from tenfold.engines.torch import build, compiled, devices, loop
+from tenfold.engines import base, loop
+from tenfold.engines.schedule import plan
+from tenfold.engines.torch import build, compiled, devices
 from tenfold.engines.torch.inference import logits
+from tenfold.engines.torch.stepper import Stepper
 from tenfold.errors import UnsupportedError
 from tenfold.evaluation.tta import averaged
 from tenfold.recipe import Recipe
@@ -65,7 +67,10 @@ class TorchEngine(base.Engine):
         devices.warm_up(torch.device(device.name))
 
     def fit(self, job: base.Job) -> base.FitResult:
-        return loop.fit(job, devices.precision(job.recipe.precision, job.device))
+        steps = plan(job.recipe, len(job.dataset["train"]))
+        precision = devices.precision(job.recipe.precision, job.device)
+        with devices.without_subnormals(), devices.own_stream(torch.device(job.device.name)):
+            return loop.fit(job, Stepper(job, precision, steps), steps, precision)
 
     def logits(
         self,
@@ -87,4 +92,6 @@ class TorchEngine(base.Engine):
         return averaged(lambda x: logits(net, x, where, batch_size, precision), images, tta)
 
 
-ENGINE = TorchEngine()
+def engine(name: str) -> base.Engine:
+    """The engine of this folder called ``name``."""
+    return TorchEngine()

@@ -10,11 +10,11 @@ import functools
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tenfold.engines.batches import area
 from tenfold.recipe import Augment
 
 
@@ -27,11 +27,6 @@ class Batch:
     labels: Tensor
     other: Tensor | None = None
     share: float | Tensor = 1.0
-
-
-def flip_sides(seed: int, images: int) -> np.ndarray:
-    """bool, one an image: whether ``flip: alternating`` mirrors it in even or odd epochs (K. Jordan 2024, airbench)."""
-    return np.random.default_rng([seed, 0xF11B]).integers(0, 2, images).astype(bool)
 
 
 def gather(
@@ -192,8 +187,4 @@ def shrink(x: Tensor, size: int) -> Tensor:
 def _area(before: int, after: int, device: torch.device) -> Tensor:
     """after×before weights: the share of each source pixel in each target pixel's area. Kept, as no step may wait for
     numbers from the host."""
-    edges = np.linspace(0, before, after + 1)
-    at = np.arange(before)
-    overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
-    weights = np.clip(overlap, 0, None) * after / before
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+    return torch.from_numpy(area(before, after)).to(device)

@@ -64,6 +64,17 @@ def plain_fp32(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
+def without_subnormals() -> Iterator[None]:
+    """Numbers below 1e-38 are taken as 0, which is many times faster; a setting of the thread, so it is put back."""
+    before = not bool((torch.tensor([1e-310], dtype=torch.float64) * 1).item())
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
     """On CUDA the block's work runs on a stream that is not the default one, where a graph can be captured."""
     if device.type != "cuda":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,16 +11,10 @@ import torch
 from torch import Tensor
 
 from tenfold.data.dataset import Split
+from tenfold.engines.batches import flip_sides, order, read_ahead
 from tenfold.engines.schedule import Plan
-from tenfold.engines.torch.augment import flip_sides, gather
+from tenfold.engines.torch.augment import gather
 from tenfold.recipe import Augment
-
-AHEAD = 3  # batches read before they are asked for, when streaming
-
-
-def order(seed: int, epoch: int, images: int) -> np.ndarray:
-    """The order of an epoch's images: int64, a function of (seed, epoch) alone."""
-    return np.random.default_rng([seed, 0x0DE2, epoch]).permutation(images)
 
 
 @dataclass(frozen=True)
@@ -88,55 +80,19 @@ class Feed:
 
     def _streamed(self, step: int) -> Tensor:
         if self._stream is None:
-            self._stream = _read_ahead(self.split.images, self.plan, self.seed, step, self.device.type == "cuda")
+            self._stream = self._read_ahead(step)
         at, pixels = next(self._stream)
-        while at != step:  # a step taken again after memory ran out reads on from where it stands
-            self._stream = _read_ahead(self.split.images, self.plan, self.seed, step, self.device.type == "cuda")
-            at, pixels = next(self._stream)
+        if at != step:  # a step taken again after memory ran out reads on from where it stands
+            self._stream = self._read_ahead(step)
+            _, pixels = next(self._stream)
         return pixels.to(self.device, non_blocking=True)
 
+    def _read_ahead(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        def finish(pixels: np.ndarray) -> Tensor:
+            tensor = torch.from_numpy(pixels)
+            return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-def _read_ahead(images: np.ndarray, plan: Plan, seed: int, first: int, pin: bool) -> Iterator[tuple[int, Tensor]]:
-    """(step, uint8 B×H×W×3) from step ``first`` on, read by a thread that keeps AHEAD batches ready."""
-    ready: queue.Queue[tuple[int, Tensor] | BaseException] = queue.Queue(AHEAD)
-    ended = threading.Event()
-
-    def put(item: tuple[int, Tensor] | BaseException) -> None:
-        while not ended.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            epoch, permutation = -1, np.empty(0, np.int64)
-            for step in range(first, plan.steps):
-                if plan.epoch_of(step) != epoch:
-                    epoch = plan.epoch_of(step)
-                    permutation = order(seed, epoch, len(images))
-                start = step % plan.steps_per_epoch * plan.batch_size
-                index = permutation[start : start + plan.batch_size]
-                ascending = np.argsort(index)  # the map is read front to back
-                pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
-                pixels[ascending] = images[index[ascending]]
-                tensor = torch.from_numpy(pixels)
-                put((step, tensor.pin_memory() if pin else tensor))
-                if ended.is_set():
-                    return
-        except BaseException as error:
-            put(error)
-
-    threading.Thread(target=read, name="tenfold-feed", daemon=True).start()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        ended.set()
+        return read_ahead(self.split.images, self.plan, self.seed, step, finish)
 
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor | None:

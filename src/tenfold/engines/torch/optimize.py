@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tenfold.architecture.layers import Architecture, Conv
-from tenfold.architecture.weights import specs, walk
+from tenfold.architecture.layers import Architecture
+from tenfold.architecture.weights import specs
+from tenfold.engines.groups import Group, groups
 from tenfold.engines.schedule import Plan, factor
 from tenfold.engines.torch.rules import SGD, Adam, Muon, Rule
 from tenfold.recipe import Recipe
@@ -21,59 +23,33 @@ class Optimizers:
     def __init__(self, recipe: Recipe, architecture: Architecture, named: Mapping[str, Tensor], plan: Plan) -> None:
         self.recipe = recipe
         self.named = {n: t for n, t in named.items() if specs(architecture)[n].role == "trained"}
-        whiten_steps = None
-        if recipe.optimizer.whiten_bias_epochs is not None:
-            whiten_steps = recipe.optimizer.whiten_bias_epochs * plan.steps_per_epoch
-        self._whiten_share = None if whiten_steps is None else min(1.0, whiten_steps / plan.steps)
-        self._all = self._make(architecture)
+        self._all = self._make(groups(recipe, architecture, plan))
 
-    def _make(self, architecture: Architecture) -> list[Rule]:
+    def _make(self, of: list[Group]) -> list[Rule]:
         settings = self.recipe.optimizer
-        groups = _groups(architecture, list(self.named), settings.name == "muon")
-        rates = {
-            "kernel": settings.lr,
-            "bias": settings.bias_lr or settings.lr,
-            "whiten": settings.bias_lr or settings.lr,
-            "head": settings.head_lr or settings.lr,
-        }
-        rows = []
-        for role, names in groups.items():
-            if role == "muon" or not names:
-                continue
-            decay = settings.weight_decay if settings.name == "muon" or role in ("kernel", "head") else 0.0
-            if settings.name == "muon":
-                decay /= rates[role]  # SGD's term is times the rate; the recipe's is the share itself
-            rows.append(
-                {
-                    "params": [self.named[n] for n in names],
-                    "lr": rates[role],
-                    "weight_decay": decay,
-                    "peak": rates[role],
-                    "role": role,
-                }
-            )
+
+        def row(group: Group) -> dict[str, Any]:
+            row = {"params": [self.named[n] for n in group.names], "lr": group.peak, "group": group}
+            return row if group.rule == "muon" else {**row, "weight_decay": group.weight_decay}
+
         made: list[Rule] = []
+        plain = [row(group) for group in of if group.rule != "muon"]
         if settings.name in ("sgd", "muon"):
-            made.append(SGD(rows, settings.lr, settings.momentum, settings.nesterov))
+            made.append(SGD(plain, settings.lr, settings.momentum, settings.nesterov))
         else:
-            made.append(Adam(rows, settings.lr, settings.betas, settings.eps, settings.name == "adamw"))
-        if settings.name == "muon" and groups["muon"]:
-            kernels = [self.named[n] for n in groups["muon"]]
-            row = {"params": kernels, "peak": settings.muon_lr, "role": "muon"}
-            made.append(Muon([row], settings.muon_lr, settings.muon_momentum, settings.nesterov, settings.muon_steps))
+            made.append(Adam(plain, settings.lr, settings.betas, settings.eps, settings.name == "adamw"))
+        kernels = [row(group) for group in of if group.rule == "muon"]
+        if kernels:
+            made.append(Muon(kernels, settings.muon_lr, settings.muon_momentum, settings.nesterov, settings.muon_steps))
         return made
 
     def set_rate(self, done: float) -> float:
         """Sets every group's rate for ``done`` (0 to 1) of the run, on the device too; returns the factor."""
-        share = factor(self.recipe.schedule, done)
         for optimizer in self._all:
-            for group in optimizer.param_groups:
-                now = share
-                if group["role"] == "whiten" and self._whiten_share is not None:
-                    now = max(0.0, 1 - done / self._whiten_share) if self._whiten_share else 0.0
-                group["lr"] = group["peak"] * now
+            for row in optimizer.param_groups:
+                row["lr"] = row["group"].rate(self.recipe, done)
             optimizer.prepare()
-        return share
+        return factor(self.recipe.schedule, done)
 
     def update(self) -> None:
         """The step's device work, rates taken from :meth:`set_rate`. :meth:`advance` belongs after it."""
@@ -119,23 +95,3 @@ class Optimizers:
                         value.copy_(torch.from_numpy(np.array(arrays[f"{name}#{key}"])))
                 if f"{name}#step" in arrays:
                     optimizer.count = int(arrays[f"{name}#step"])
-
-
-def _groups(architecture: Architecture, names: list[str], muon: bool) -> dict[str, list[str]]:
-    """Trained weights by the rate they take: kernel, bias (and batch norm), whiten (its bias), head, muon."""
-    layers = {name: layer for name, layer, _, _ in walk(architecture)}
-    head = [n for n in names if n.endswith(".kernel")][-1].rpartition(".")[0]
-    groups: dict[str, list[str]] = {"kernel": [], "bias": [], "whiten": [], "head": [], "muon": []}
-    for name in names:
-        home, _, part = name.rpartition(".")
-        layer = layers[home]
-        if home == head:
-            role = "head"
-        elif isinstance(layer, Conv) and layer.init == "whiten" and part == "bias":
-            role = "whiten"
-        elif part != "kernel":
-            role = "bias"
-        else:
-            role = "muon" if muon and isinstance(layer, Conv) else "kernel"
-        groups[role].append(name)
-    return groups

@@ -10,21 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tenfold import hardware
 from tenfold.architecture.weights import specs
+from tenfold.engines import base, batches
 from tenfold.engines.base import Job, Notice, State
 from tenfold.engines.schedule import Plan
 from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch, augment
 from tenfold.engines.torch.compiled import Compiled
 from tenfold.engines.torch.crew import Crew
-from tenfold.engines.torch.feed import Feed, Picked
+from tenfold.engines.torch.feed import Feed, Picked, resident
+from tenfold.engines.torch.inference import logits
 from tenfold.engines.torch.optimize import Optimizers
 from tenfold.errors import TrainingError
 
 
-class Stepper:
-    """``take`` is a step. ``sums`` holds (summed loss, images right) on the device; who reads it sets it to zero."""
-
+class Stepper(base.Stepper):
     def __init__(self, job: Job, precision: str, plan: Plan) -> None:
         recipe = self.recipe = job.recipe
         self.job, self.precision, self.plan = job, precision, plan
@@ -42,8 +43,13 @@ class Stepper:
         for norm in build.batch_norms(self.net):
             norm.groups = 1 if self.crew is not None else plan.parts
         self.feed = Feed(job.dataset["train"], plan, recipe.augment, recipe.seed, self.device)
+        self.placement = self.feed.placement
+        self.val: Tensor | None = None  # its pixels on the device, once they have been asked for and have room there
         self.mean = torch.as_tensor(job.weights[_normalize_mean(job)], device=self.device) * 255
-        self.class_weights = _class_weights(job).to(self.device) if recipe.class_weights == "balanced" else None
+        self.class_weights: Tensor | None = None
+        if recipe.class_weights == "balanced":
+            weights = batches.class_weights(job.dataset.counts("train"))
+            self.class_weights = torch.from_numpy(weights).to(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
         self.average = {n: t.detach().clone() for n, t in self.tensors.items()} if recipe.ema else None
         self.forgotten = torch.zeros((), device=self.device)  # the share of the average that this step replaces
@@ -51,11 +57,10 @@ class Stepper:
         self.pace = graphs.Pace(torch.cuda.Event) if on_cuda else None
         self.graphs = graphs.StepGraphs(graphs.Cuda(self.device)) if on_cuda and recipe.cuda_graphs else None
         self.step, self.pieces, self.size = 0, 1, self._size(0.0)
-        self.sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        self.sums = self.sums.to(self.device)
+        self._sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        self._sums = self._sums.to(self.device)
 
     def announce(self) -> None:
-        """Says what a user must know before the first step."""
         if self.graphs is not None and self.scaler is not None:
             self.job.report(
                 Notice(
@@ -65,7 +70,6 @@ class Stepper:
             self.graphs = None
 
     def take(self, step: int, done: float) -> float:
-        """Step ``step`` of the run, of which the share ``done`` is behind; returns the learning rate's factor."""
         self.step = step
         factor = self.optimizers.set_rate(done)
         self.size = self._size(done)
@@ -82,7 +86,7 @@ class Stepper:
         return factor
 
     def _seed(self) -> int:
-        return step_seed(self.recipe.seed, self.step)
+        return batches.step_seed(self.recipe.seed, self.step)
 
     def _compute(self, picked: Picked, gradients: Callable[[Picked], tuple[Tensor, Tensor]]) -> None:
         """All that a step does on the device; nothing in it waits for the device or changes with the step's number."""
@@ -92,7 +96,7 @@ class Stepper:
         else:
             self.optimizers.update()
         self.optimizers.zero_grad()
-        self.sums += torch.stack((loss, right))
+        self._sums += torch.stack((loss, right))
         self._average()
 
     def _replayed(self, picked: Picked) -> bool:
@@ -146,7 +150,7 @@ class Stepper:
             return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
 
         seed = self._seed()
-        return crew.forward_backward(task, [step_seed(seed, part) for part in range(len(parts))])
+        return crew.forward_backward(task, [batches.step_seed(seed, part) for part in range(len(parts))])
 
     def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the gradients of a part of the step's batch, by its share of the images."""
@@ -213,19 +217,35 @@ class Stepper:
             for name, tensor in self.tensors.items():
                 tensor.copy_(own[name])
 
+    def sums(self) -> tuple[float, float]:
+        loss, right = self._sums.tolist()
+        return loss, right
+
+    def reset_sums(self) -> None:
+        self._sums.zero_()
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        if self.val is None:
+            self.val = resident(images, self.device)
+        with self.averaged():
+            return logits(self.net, images if self.val is None else self.val, self.device, 1000, self.precision)
+
+    def memory_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return hardware.peak_memory_bytes()
+
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights a user gets now: the moving average where there is one."""
         source = self.tensors if self.average is None else self.average
         return {name: build.to_numpy(source[name]) for name in specs(self.job.architecture)}
 
     def state(self) -> State:
-        """What the next step depends on."""
         arrays = {f"weight/{n}": build.to_numpy(t) for n, t in self.tensors.items()}
         arrays |= {f"optimizer/{n}": a for n, a in self.optimizers.arrays().items()}
         if self.average is not None:
             arrays |= {f"average/{n}": build.to_numpy(t) for n, t in self.average.items()}
         scaler = self.scaler.state_dict() if self.scaler else None
-        return State(arrays, {"pieces": self.pieces, "sums": self.sums.tolist(), "scaler": scaler})
+        return State(arrays, {"pieces": self.pieces, "sums": self.sums(), "scaler": scaler})
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -235,12 +255,11 @@ class Stepper:
             for name, array in state.part("average").items():
                 self.average[name].copy_(torch.from_numpy(np.array(array)))
         self.pieces = state.meta["pieces"]
-        self.sums.copy_(torch.tensor(state.meta["sums"], dtype=self.sums.dtype))
+        self._sums.copy_(torch.tensor(state.meta["sums"], dtype=self._sums.dtype))
         if self.scaler is not None and state.meta["scaler"]:
             self.scaler.load_state_dict(state.meta["scaler"])
 
     def close(self) -> None:
-        """After the last step: waits for the device and ends the threads."""
         if self.crew is not None:
             self.crew.close()
         if self.device.type == "cuda":
@@ -255,21 +274,5 @@ def _pieces(batch: Batch, pieces: int) -> list[Batch]:
     return [Batch(*piece, batch.share) for piece in zip(images, labels, others, strict=True)]
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A 63-bit seed for one step: splitmix64 of (seed, step)."""
-    mask = (1 << 64) - 1
-    z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xD1B54A32D192ED03) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return (z ^ (z >> 31)) >> 1
-
-
 def _normalize_mean(job: Job) -> str:
     return next(iter(specs(job.architecture)))
-
-
-def _class_weights(job: Job) -> Tensor:
-    """Loss weights by class, N / (classes · count), as scikit-learn's ``balanced``; 0 for a class without images."""
-    counts = job.dataset.counts("train")
-    weights = np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0)
-    return torch.tensor(weights, dtype=torch.float32)

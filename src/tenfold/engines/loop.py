@@ -1,26 +1,20 @@
-"""All the steps of a run: how far it is, what it reports, when it stops."""
+"""All the steps of a run: how far it is, what it reports, when it stops.
+
+The same for every engine; each takes a step in its own :class:`tenfold.engines.base.Stepper`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tenfold import hardware
 from tenfold.architecture.weights import count
-from tenfold.engines.base import Checkpointed, EpochEnd, FitResult, Job, Started, State, Step
-from tenfold.engines.schedule import plan
-from tenfold.engines.torch import devices
-from tenfold.engines.torch.feed import resident
-from tenfold.engines.torch.inference import logits
-from tenfold.engines.torch.stepper import Stepper
+from tenfold.engines.base import Checkpointed, EpochEnd, FitResult, Job, Started, State, Step, Stepper
+from tenfold.engines.schedule import Plan
 from tenfold.errors import TrainingError
 
 Ended = Literal["finished", "patience", "time_limit", "interrupt"]
@@ -28,26 +22,9 @@ Ended = Literal["finished", "patience", "time_limit", "interrupt"]
 REPORT_SECONDS = 0.25
 
 
-@contextlib.contextmanager
-def _without_subnormals() -> Iterator[None]:
-    """Numbers below 1e-38 are taken as 0, which is many times faster; a setting of the thread, so it is put back."""
-    before = not bool((torch.tensor([1e-310], dtype=torch.float64) * 1).item())
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
-
-
-@_without_subnormals()
-def fit(job: Job, precision: str) -> FitResult:
+def fit(job: Job, stepper: Stepper, plan: Plan, precision: str) -> FitResult:
     """Trains; see :meth:`tenfold.engines.base.Engine.fit`. ``precision`` is fp32, fp16 or bf16, already resolved."""
-    with devices.own_stream(torch.device(job.device.name)):
-        return _fit(job, precision)
-
-
-def _fit(job: Job, precision: str) -> FitResult:
-    training = Training(job, precision)
+    training = Training(job, stepper, plan, precision)
     if job.resume is not None:
         training.restore(job.resume)
     training.announce()
@@ -74,13 +51,9 @@ def _fit(job: Job, precision: str) -> FitResult:
 class Training:
     """A run under way: where it stands, what it reports, and what it leaves to go on from."""
 
-    def __init__(self, job: Job, precision: str) -> None:
+    def __init__(self, job: Job, stepper: Stepper, plan: Plan, precision: str) -> None:
         self.recipe = job.recipe
-        self.job, self.precision = job, precision
-        self.plan = plan(job.recipe, len(job.dataset["train"]))
-        self.stepper = Stepper(job, precision, self.plan)
-        self.device = self.stepper.device
-        self.val: Tensor | None = None  # its pixels on the device, once they have been asked for and have room there
+        self.job, self.stepper, self.plan, self.precision = job, stepper, plan, precision
         self.best: dict[str, np.ndarray] | None = None
         self.best_accuracy, self.best_epoch = -1.0, 0
         self.step, self.seconds = 0, 0.0
@@ -118,7 +91,7 @@ class Training:
         job.report(
             Started(
                 self.plan.steps, self.plan.steps_per_epoch, self.step, count(job.architecture), job.device,
-                self.precision, self.stepper.feed.placement, *light,
+                self.precision, self.stepper.placement, *light,
             )
         )  # fmt: skip
         self._clock = self._saved = self._shown = self._shown_at = time.perf_counter()
@@ -134,14 +107,14 @@ class Training:
         self.job.report(
             Step(
                 self.step, epoch, (loss - self._shown_sums[0]) / images, (right - self._shown_sums[1]) / images,
-                self.rate, images / (now - self._shown_at), self.memory(),
+                self.rate, images / (now - self._shown_at), self.stepper.memory_bytes(),
             )
         )  # fmt: skip
         self._shown = self._shown_at = now
         self._shown_sums, self._shown_counted = (loss, right), self.counted
 
     def _read_sums(self) -> tuple[float, float]:
-        loss, right = self.stepper.sums.tolist()
+        loss, right = self.stepper.sums()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss is no longer a number at step {self.step} of {self.plan.steps}.",
@@ -159,10 +132,10 @@ class Training:
         spent = seconds - (self.history[-1].seconds if self.history else 0.0)
         event = EpochEnd(
             epoch, self.step, loss / counted, right / counted, val_loss, val_accuracy, self.rate,
-            counted / max(spent, 1e-9), self.now(), self.memory(),
+            counted / max(spent, 1e-9), self.now(), self.stepper.memory_bytes(),
         )  # fmt: skip
         self.history.append(event)
-        self.stepper.sums.zero_()
+        self.stepper.reset_sums()
         self.counted = 0
         self._shown_sums, self._shown_counted = (0.0, 0.0), 0
         self._shown_at = time.perf_counter()
@@ -177,11 +150,7 @@ class Training:
         val = self.job.dataset["val"]
         if not len(val):
             return None, None
-        with self.stepper.averaged():
-            net = self.stepper.net
-            if self.val is None:
-                self.val = resident(val.images, self.device)
-            found = logits(net, val.images if self.val is None else self.val, self.device, 1000, self.precision)
+        found = self.stepper.logits(val.images)
         shifted = found - found.max(1, keepdims=True)
         chosen = shifted[np.arange(len(found)), val.labels]
         loss = float((np.log(np.exp(shifted).sum(1)) - chosen).mean())
@@ -192,11 +161,6 @@ class Training:
         if patience is None or not self.history:
             return False
         return self.history[-1].epoch - self.best_epoch >= patience
-
-    def memory(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return hardware.peak_memory_bytes()
 
     # ---- stopping and going on ------------------------------------------------------------------------------------
 
@@ -233,7 +197,7 @@ class Training:
         meta = state.meta
         self.step, self.seconds = meta["step"], meta["seconds"]
         self.counted = self._shown_counted = meta["counted"]
-        self._shown_sums = tuple(meta["sums"])
+        self._shown_sums = self.stepper.sums()
         self.best_accuracy, self.best_epoch = meta["best_accuracy"], meta["best_epoch"]
         self.history = [EpochEnd(**e) for e in meta["history"]]
 
@@ -254,5 +218,5 @@ class Training:
             )
         return FitResult(
             weights, ended, self.step / self.plan.steps_per_epoch, self.step, self.seconds,
-            self.step * self.plan.batch_size, self.memory(), self.precision, self.history,
+            self.step * self.plan.batch_size, self.stepper.memory_bytes(), self.precision, self.history,
         )  # fmt: skip
