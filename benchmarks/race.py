@@ -106,7 +106,7 @@ def _last_words(*files: Path) -> str:
             line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
         ]
         if lines:
-            return lines[-1][:300]
+            return lines[-1][:500]
     return ""
 
 

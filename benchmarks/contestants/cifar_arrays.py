@@ -12,10 +12,14 @@ import numpy as np
 
 from tenfold import recipe
 from tenfold.data.sources import load_dataset
+from tenfold.errors import DataError
 
 
 def main(folder: Path) -> None:
-    dataset = load_dataset("cifar10", recipe.Data(val_fraction=0.0))
+    try:
+        dataset = load_dataset("cifar10", recipe.Data(val_fraction=0.0))
+    except DataError as error:
+        raise SystemExit(str(error)) from None
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", 50_000), ("test", 10_000)):
         part = dataset[split]
