@@ -7,8 +7,8 @@
     model.predict("cat.jpg")
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
-The modules behind train() and evaluate() are called training and evaluation, because importing a submodule
-puts it under its own name into the package and would hide the function.
+The modules behind train(), evaluate() and verify() are called training, evaluation and verification, because
+importing a submodule puts it under its own name into the package and would hide the function.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _HOME = {
     "Prediction": "tenfold.predict",
     "evaluate": "tenfold.evaluation",
     "Evaluation": "tenfold.evaluation",
+    "verify": "tenfold.verification",
+    "Verification": "tenfold.verification",
     "load_dataset": "tenfold.data",
     "Dataset": "tenfold.data.dataset",
     "Split": "tenfold.data.dataset",
@@ -42,11 +44,13 @@ __all__ = [
     "Split",
     "TenfoldError",
     "TrainResult",
+    "Verification",
     "__version__",
     "evaluate",
     "load",
     "load_dataset",
     "train",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from tenfold.predict import Model, Prediction, load
     from tenfold.recipe import Recipe
     from tenfold.training import TrainResult, train
+    from tenfold.verification import Verification, verify
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,7 @@ VERBS = {
     "train": Verb(MODEL, "Train a model on a dataset; leaves a run folder with a report."),
     "evaluate": Verb(MODEL, "Measure a trained model on a dataset: accuracy, each class."),
     "predict": Verb(MODEL, "Classify pictures with a trained model."),
+    "verify": Verb(MODEL, "Ask every engine and runtime here for a model's answers; compare."),
     "show": Verb(DATA, "Draw samples of each class and count the classes."),
     "check": Verb(DATA, "Find corrupt files, duplicates, train/test leaks, imbalance."),
     "recipes": Verb(LOOKUP, "List the recipes, or print one with what its fields mean."),

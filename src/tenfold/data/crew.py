@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import IO
 
-import tenfold
-from tenfold import hardware
+from tenfold import children, hardware
 from tenfold.data.worker import Job, Reply, decode_run, job_line, parse_reply, run_line
 from tenfold.errors import DataError
 
@@ -126,18 +123,14 @@ class _Crew:
 
 
 def _start(said: IO[bytes]) -> subprocess.Popen[str]:
-    """A worker of this same package. -P keeps modules that lie in the working folder from being imported."""
-    package = str(Path(tenfold.__file__).resolve().parents[1])
-    inherited = os.environ.get("PYTHONPATH")
-    environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{inherited}" if inherited else package}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "tenfold.data.worker"],
+        children.command("tenfold.data.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,
         text=True,
         encoding="ascii",
-        env=environment,
+        env=children.environment(),
     )
 
 

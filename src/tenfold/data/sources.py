@@ -57,6 +57,15 @@ def load_dataset(
     return _from_path(name, settings, report)
 
 
+def at_hand(data: str) -> bool:
+    """False where ``data`` names a dataset that loading it would have to download first."""
+    if data not in NAMES or data == "digits":
+        return True
+    from tenfold.data import cifar
+
+    return cifar.find(cifar.VARIANTS[data], paths.data_folders()) is not None
+
+
 def _from_path(name: str, settings: recipe.Data, report: Report) -> Dataset:
     path = Path(name).expanduser()
     if not path.exists():

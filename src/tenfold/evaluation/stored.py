@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def evaluate_fully(
     if split not in (*SPLITS, ALL):
         raise UnknownNameError("split", split, (*SPLITS, ALL))
     model = load(run)
-    dataset = _in_classes_of(model, _load(model, data, split, report or silent))
-    part = _split(dataset, split)
+    dataset = _in_classes_of(model, load_data(model, data, split, report or silent))
+    part = part_of(dataset, split)
     probabilities = _ask(model, part.images, tta, report or silent)
     evaluation = dataclasses.replace(
         measure(probabilities, part.labels, model.classes),
@@ -119,7 +119,27 @@ def recipe_text(model: Model) -> str:
 # ---- the data --------------------------------------------------------------------------------------------------------
 
 
-def _load(model: Model, data: str | Path | Dataset | None, split: str, report: Callable[[Progress], None]) -> Dataset:
+class Described(Protocol):
+    """What must be known of a model to load data for it; a Model is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def geometry(self) -> Geometry: ...
+
+    @property
+    def manifest(self) -> Manifest | None: ...
+
+
+def load_data(
+    model: Described, data: str | Path | Dataset | None, split: str, report: Callable[[Progress], None]
+) -> Dataset:
+    """``data`` at the model's geometry; without it the data the model was trained with, as it was for training.
+
+    ``split`` is the one that will be asked for: with ``all`` none is drawn by chance. Raises CallError where the
+    model's own data is not known or not there, DataError where its pictures are of another size.
+    """
     from tenfold.data import load_dataset
 
     if isinstance(data, Dataset):
@@ -127,11 +147,11 @@ def _load(model: Model, data: str | Path | Dataset | None, split: str, report: C
     settings = _settings(model, split)
     if data is not None:
         return _of_geometry(load_dataset(data, settings, report=report), model.geometry)
-    source = _dataset_facts(model.manifest).get("source") if model.manifest else None
-    if not isinstance(source, str) or not source:
+    source = own_source(model.manifest)
+    if source is None:
         raise CallError(
             f"{model.name} does not say which data it was trained with.",
-            "Name the data: tenfold evaluate RUN --data DATA",
+            "Name the data with --data.",
         )
     try:
         return _of_geometry(load_dataset(source, settings, report=report), model.geometry)
@@ -142,7 +162,13 @@ def _load(model: Model, data: str | Path | Dataset | None, split: str, report: C
         ) from None
 
 
-def _settings(model: Model, split: str) -> Data:
+def own_source(manifest: Manifest | None) -> str | None:
+    """What names the data a model was trained with; None where its manifest doesn't say."""
+    source = _dataset_facts(manifest).get("source")
+    return source if isinstance(source, str) and source else None
+
+
+def _settings(model: Described, split: str) -> Data:
     """The ``data`` part of the run's recipe with the model's geometry: the same pixels and the same splits again."""
     from tenfold import recipe
 
@@ -194,7 +220,7 @@ def _in_classes_of(model: Model, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, classes=model.classes, splits=splits)
 
 
-def _split(dataset: Dataset, split: str) -> Split:
+def part_of(dataset: Dataset, split: str) -> Split:
     """The split, or with ``all`` every picture. DataError where there are none."""
     full = [name for name in SPLITS if name in dataset.splits and len(dataset[name])]
     parts = [dataset[name] for name in (full if split == ALL else [split]) if name in full]
@@ -230,7 +256,7 @@ def _ask(model: Model, images: np.ndarray, tta: str, report: Callable[[Progress]
 def _notes(model: Model, dataset: Dataset, data: str | Path | Dataset | None, split: str, tta: str) -> list[str]:
     """What the reader of the figures must be told."""
     notes = list(dataset.notes)
-    facts = _dataset_facts(model.manifest) if model.manifest else {}
+    facts = _dataset_facts(model.manifest)
     same = bool(dataset.fingerprint) and facts.get("fingerprint") == dataset.fingerprint
     if data is None and not same:
         notes.append(

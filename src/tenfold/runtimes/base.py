@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tenfold.errors import MissingExtraError, UnknownNameError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 class Runtime(ABC):
@@ -19,3 +25,26 @@ class Runtime(ABC):
     @abstractmethod
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches."""
+
+
+RUNTIMES: dict[str, tuple[str, str | None]] = {
+    # name: (package that must be importable, extra that brings it; None where tenfold itself does)
+    "onnxruntime": ("onnxruntime", None),
+    "openvino": ("openvino", "openvino"),
+}
+
+
+def load(name: str) -> ModuleType | Any:
+    """The module of the runtime called ``name``, with ``open(source, where=…)`` → Runtime and ``version()``.
+
+    Raises UnknownNameError, or MissingExtraError naming the install command.
+    """
+    import importlib
+    import importlib.util
+
+    if name not in RUNTIMES:
+        raise UnknownNameError("runtime", name, RUNTIMES)
+    package, extra = RUNTIMES[name]
+    if extra is not None and importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, extra, f"The runtime {name}")
+    return importlib.import_module(f"tenfold.runtimes.{name}")

@@ -12,12 +12,9 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.errors import BundleError, CallError
-from tenfold.runtimes import graph
+from tenfold.runtimes import batches, graph
 from tenfold.runtimes.base import Runtime
-
-# A batch holds at most so many images and so many pixels: 256 at 32×32, 20 at 224×224. Larger ones are no faster.
-BATCH_IMAGES = 256
-BATCH_PIXELS = 2**20
+from tenfold.runtimes.batches import Sizes
 
 
 class OnnxRuntime(Runtime):
@@ -33,37 +30,20 @@ class OnnxRuntime(Runtime):
         self._where = where
         self.metadata = metadata
         self.device = _device(session)
-        self.height, self.width, self.classes = _sizes(session, where)
+        self._sizes = _sizes(session, where)
+        self.height, self.width, self.classes = self._sizes.height, self._sizes.width, self._sizes.classes
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
 
         Raises CallError for another dtype or shape, BundleError where the model fails or gives no finite numbers.
         """
-        self._check(images)
-        size = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (self.height * self.width)))
-        out = np.empty((len(images), self.classes), np.float32)
-        for start in range(0, len(images), size):
-            batch = np.ascontiguousarray(images[start : start + size])
-            try:
-                answer = self._session.run([graph.OUTPUT], {graph.INPUT: batch})[0]
-            except Exception as error:  # whatever the runtime throws, the model is what failed
-                raise BundleError(f"{self._where} failed in ONNX Runtime: {_first_line(error)}") from error
-            if answer.shape != (len(batch), self.classes) or not np.isfinite(answer).all():
-                raise BundleError(f"{self._where} gives answers that are no probabilities.")
-            out[start : start + len(batch)] = answer
-        return out
 
-    def _check(self, images: np.ndarray) -> None:
-        wanted = f"uint8 N×{self.height}×{self.width}×3"
-        if not isinstance(images, np.ndarray):
-            raise CallError(f"images must be a NumPy array, {wanted}, not {type(images).__name__}.")
-        if images.dtype != np.uint8 or images.shape[1:] != (self.height, self.width, 3):
-            got = f"{images.dtype} {'×'.join(map(str, images.shape))}"
-            hint = "Give pixels from 0 to 255 as they are; the model normalizes them itself."
-            if images.shape == (self.height, self.width, 3):
-                hint = "For one image add the first axis: images[None]."
-            raise CallError(f"images must be {wanted}, not {got}.", hint)
+        def answer(batch: np.ndarray) -> np.ndarray:
+            found: np.ndarray = self._session.run([graph.OUTPUT], {graph.INPUT: batch})[0]
+            return found
+
+        return batches.ask(answer, images, self._sizes, self._where, "ONNX Runtime")
 
 
 def open(source: Path | bytes, *, threads: int | None = None, where: str | None = None) -> OnnxRuntime:
@@ -123,7 +103,7 @@ def _session(data: bytes, threads: int | None, quick: bool, where: str) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise BundleError(f"{where} can't be loaded by ONNX Runtime: {_first_line(error)}") from error
+        raise BundleError(f"{where} can't be loaded by ONNX Runtime: {batches.first_line(error)}") from error
 
 
 def _device(session: Any) -> str:
@@ -132,8 +112,8 @@ def _device(session: Any) -> str:
     return provider.removesuffix("ExecutionProvider").lower()
 
 
-def _sizes(session: Any, where: str) -> tuple[int, int, int]:
-    """(height, width, classes) of a session whose one input and one output are a tenfold model's."""
+def _sizes(session: Any, where: str) -> Sizes:
+    """The sizes of a session whose one input and one output are a tenfold model's."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if [i.name for i in inputs] != [graph.INPUT] or [o.name for o in outputs] != [graph.OUTPUT]:
         raise BundleError(f"{where} does not take {graph.INPUT} and give {graph.OUTPUT}.")
@@ -143,9 +123,4 @@ def _sizes(session: Any, where: str) -> tuple[int, int, int]:
     shape, (*_, classes) = pixels.shape, answer.shape or [None]
     if len(shape) != 4 or shape[3] != 3 or not all(isinstance(v, int) for v in (*shape[1:], classes)):
         raise BundleError(f"{where} takes images of the shape {shape} and gives {answer.shape}.")
-    return shape[1], shape[2], classes
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if len(line) <= 300 else line[:300] + " …"
+    return Sizes(shape[1], shape[2], classes)

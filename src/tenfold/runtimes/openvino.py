@@ -1,0 +1,111 @@
+"""OpenVINO on the CPU: a second runtime for model.onnx, by other authors. The only importer of the package openvino.
+
+It computes in float32: left alone, OpenVINO takes bfloat16 on a processor that has it, which moved the probabilities
+of a model of digits by 3e-4 where float32 moves them by 2e-7.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenfold import hardware
+from tenfold.errors import BundleError, CallError, MissingExtraError
+from tenfold.runtimes import batches, graph
+from tenfold.runtimes.base import Runtime
+from tenfold.runtimes.batches import Sizes
+from tenfold.runtimes.onnxruntime import read
+
+
+class OpenVinoRuntime(Runtime):
+    """A model in OpenVINO. Made by :func:`open`."""
+
+    name = "openvino"
+
+    def __init__(self, compiled: Any, where: str) -> None:
+        self._compiled = compiled
+        self._where = where
+        self.device = ", ".join(compiled.get_property("EXECUTION_DEVICES")).lower()
+        self._sizes = _sizes(compiled, where)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
+
+        Raises CallError for another dtype or shape, BundleError where the model fails or gives no finite numbers.
+        """
+
+        def answer(batch: np.ndarray) -> np.ndarray:
+            return np.asarray(self._compiled({graph.INPUT: batch})[graph.OUTPUT])
+
+        return batches.ask(answer, images, self._sizes, self._where, "OpenVINO")
+
+
+def open(source: Path | bytes, *, threads: int | None = None, where: str | None = None) -> OpenVinoRuntime:
+    """The model in ``source``, a model.onnx's path or its bytes, ready to answer.
+
+    ``threads``: how many compute one batch; None is every core this process may use. ``where`` names bytes in
+    errors.
+
+    Raises MissingExtraError without the package openvino, BundleError for a file that is no ONNX model or that
+    reaches out of itself (see ``graph``).
+    """
+    if threads is not None and threads < 1:
+        raise CallError(f"threads must be 1 or more, not {threads}.")
+    where = where or (str(source) if isinstance(source, Path) else "model.onnx")
+    data = source if isinstance(source, bytes) else read(source)
+    graph.inspect(data, where)
+    core = _openvino().Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or hardware.cores()}
+    try:
+        compiled = core.compile_model(core.read_model(model=data), "CPU", settings)
+    except RuntimeError as error:
+        raise BundleError(f"{where} can't be loaded by OpenVINO: {_reason(error)}") from error
+    return OpenVinoRuntime(compiled, where)
+
+
+def version() -> str:
+    """``openvino`` and its version."""
+    return f"openvino {hardware.versions('openvino').get('openvino', '')}".strip()
+
+
+def _openvino() -> Any:
+    """The package, without its telemetry: importing it tells its makers so over the network, unless the package that
+    does it can't be imported."""
+    hidden = "openvino_telemetry"
+    keep = hidden in sys.modules
+    if not keep:
+        sys.modules[hidden] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise MissingExtraError("openvino", "openvino", "The runtime openvino") from None
+    finally:
+        if not keep:
+            del sys.modules[hidden]
+    return openvino
+
+
+def _sizes(compiled: Any, where: str) -> Sizes:
+    """The sizes of a model whose one input and one output are a tenfold model's."""
+    inputs, outputs = compiled.inputs, compiled.outputs
+    if [i.any_name for i in inputs] != [graph.INPUT] or [o.any_name for o in outputs] != [graph.OUTPUT]:
+        raise BundleError(f"{where} does not take {graph.INPUT} and give {graph.OUTPUT}.")
+    kinds = inputs[0].element_type.get_type_name(), outputs[0].element_type.get_type_name()
+    if kinds != ("u8", "f32"):
+        raise BundleError(f"{where} takes {kinds[0]} and gives {kinds[1]}, not uint8 and float.")
+    taken, given = list(inputs[0].partial_shape), list(outputs[0].partial_shape)
+    fixed = [*taken[1:], *given[1:]]
+    if len(taken) != 4 or len(given) != 2 or any(d.is_dynamic for d in fixed) or fixed[2].get_length() != 3:
+        raise BundleError(f"{where} takes images of the shape {taken} and gives {given}.")
+    return Sizes(fixed[0].get_length(), fixed[1].get_length(), fixed[3].get_length())
+
+
+def _reason(error: RuntimeError) -> str:
+    """OpenVINO's errors begin with the places in its source that they passed."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return batches.first_line(RuntimeError(lines[0] if lines else str(error)))
