@@ -78,6 +78,9 @@ def main() -> None:
         measured = answer("evaluate", run, cwd=here)
         assert abs(measured["accuracy"] - trained["test"]["accuracy"]) < 0.01, (measured["accuracy"], trained["test"])
 
+        verified = answer("verify", run, cwd=here)
+        assert verified["passed"] and [s["images"] for s in verified["sets"]] == [16, measured["n"]], verified
+
         files = pictures(here)
         for model in (run, run / "model", run / "model" / "model.onnx"):
             predicted = answer("predict", model, *files, cwd=here)

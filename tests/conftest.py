@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +13,7 @@ import pytest
 
 from tenfold.architecture import layers as l
 from tenfold.architecture import weights as canonical
+from tenfold.bundle import manifest
 from tenfold.data.dataset import Dataset, Geometry, Split
 
 
@@ -197,3 +200,22 @@ def bundle_folder(bundle_content: Any, tmp_path: Path) -> Path:
     from tenfold.bundle import store
 
     return store.write(tmp_path / "run" / "model", bundle_content()).path
+
+
+@pytest.fixture
+def reseal() -> Callable[..., None]:
+    """(bundle's folder, change=None): write the manifest anew as one who means harm would, every digest right.
+
+    ``change`` takes the manifest as plain JSON and alters it in place, after the files' digests were set.
+    """
+
+    def write(folder: Path, change: Callable[[dict[str, Any]], None] = lambda value: None) -> None:
+        value = json.loads((folder / "manifest.json").read_bytes())
+        for name in manifest.FILES:
+            data = (folder / name).read_bytes()
+            value["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        change(value)
+        value.pop("checksum", None)
+        (folder / "manifest.json").write_text(manifest.seal(value), encoding="utf-8")
+
+    return write

@@ -12,7 +12,9 @@ def test_all_is_what_is_public_and_each_name_is_there() -> None:
     assert sorted(tenfold.__all__) == sorted(["__version__", *tenfold._HOME])
     for name in tenfold.__all__:
         assert getattr(tenfold, name) is not None
-    assert callable(tenfold.train) and callable(tenfold.evaluate)  # no submodule hides the function
+    assert (
+        callable(tenfold.train) and callable(tenfold.evaluate) and callable(tenfold.verify)
+    )  # no submodule hides the function
     with pytest.raises(AttributeError, match="trian"):
         tenfold.trian  # noqa: B018
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,8 @@ import numpy as np
 import pytest
 
 from tenfold.bundle import golden, store
-from tenfold.errors import BundleError, CallError
-from tenfold.runtimes import onnxruntime
+from tenfold.errors import BundleError, CallError, MissingExtraError, UnknownNameError
+from tenfold.runtimes import base, onnxruntime, openvino
 from tenfold.runtimes.base import Runtime
 
 # name: (opens the runtime on a bundle's folder)
@@ -21,10 +24,14 @@ RUNTIMES: dict[str, Callable[[Path], Runtime]] = {
     "onnxruntime, quick": lambda folder: onnxruntime.start(
         (folder / "model.onnx").read_bytes(), {}, quick=True, where="model.onnx"
     ),
+    "openvino": lambda folder: openvino.open(folder / "model.onnx"),
+    "openvino, one thread": lambda folder: openvino.open((folder / "model.onnx").read_bytes(), threads=1),
 }
 
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs tenfold[openvino]")
 
-@pytest.fixture(params=RUNTIMES)
+
+@pytest.fixture(params=[pytest.param(n, marks=needs_openvino if n.startswith("openvino") else ()) for n in RUNTIMES])
 def runtime(request: pytest.FixtureRequest, bundle_folder: Path) -> Runtime:
     return RUNTIMES[request.param](bundle_folder)
 
@@ -34,8 +41,8 @@ def test_gives_the_golden_answers(runtime: Runtime, bundle_folder: Path) -> None
     assert verdict.max_difference < 1e-5
 
 
-def test_says_what_it_is_and_where_it_runs(runtime: Runtime) -> None:
-    assert runtime.name == "onnxruntime" and runtime.device == "cpu"
+def test_says_what_it_is_and_where_it_runs(runtime: Runtime, request: pytest.FixtureRequest) -> None:
+    assert runtime.name == request.node.callspec.params["runtime"].partition(",")[0] and runtime.device == "cpu"
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 700])
@@ -112,3 +119,40 @@ def test_answers_that_are_not_finite_are_no_answers(bundle_content: Any, tmp_pat
     )  # fmt: skip
     with pytest.raises(BundleError, match="answers that are no probabilities"):
         onnxruntime.open(path).probabilities(content.golden_images)
+
+
+# ---- runtimes by name, and OpenVINO's own -------------------------------------------------------------------
+
+
+def test_a_runtime_is_had_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert base.load("onnxruntime") is onnxruntime
+    with pytest.raises(UnknownNameError, match="Did you mean openvino"):
+        base.load("openvno")
+    monkeypatch.setitem(base.RUNTIMES, "openvino", ("no_such_package_anywhere", "openvino"))
+    with pytest.raises(MissingExtraError, match=r"pip install 'tenfold\[openvino\]'"):
+        base.load("openvino")
+
+
+def test_openvino_says_how_to_get_it(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tenfold\[openvino\]'"):
+        openvino.open(bundle_folder / "model.onnx")
+
+
+@needs_openvino
+def test_openvino_is_inspected_first_and_says_what_is_wrong(tmp_path: Path, bundle_folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"m\.onnx is damaged, or not an ONNX model"):
+        openvino.open(b"\x3a\xff", where="m.onnx")
+    with pytest.raises(CallError, match="threads must be 1 or more"):
+        openvino.open(bundle_folder / "model.onnx", threads=0)
+
+
+@needs_openvino
+def test_openvino_sends_no_telemetry(bundle_folder: Path) -> None:
+    """Its package tells its makers of every import, unless the package that does so can't be imported."""
+    code = (
+        f"import sys; from pathlib import Path; from tenfold.runtimes import openvino; "
+        f"openvino.open(Path({str(bundle_folder / 'model.onnx')!r})); print('openvino_telemetry' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -32,7 +32,11 @@ LITTLE_BYTES = 2_000_000_000  # CIFAR-10 as an archive, unpacked and in the cach
 _NOT_FEATURES = ("all", "dev")
 
 # What the extras bring, in words.
-PURPOSES = {"torch": "training with PyTorch, and the report", "tensorboard": "TensorBoard event files"}
+PURPOSES = {
+    "torch": "training with PyTorch, and the report",
+    "tensorboard": "TensorBoard event files",
+    "openvino": "verifying a model in a second runtime",
+}
 
 _ENGINE = """
 import json, sys, time

@@ -5,26 +5,26 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tenfold.bundle import golden, store
+from tenfold.bundle import store
 from tenfold.data.dataset import SPLITS, Dataset, Geometry
 from tenfold.data.progress import Progress, silent
 from tenfold.errors import CallError, DataError, TenfoldError, UnknownNameError
 from tenfold.export import gate
 from tenfold.verification import backends, child
 from tenfold.verification.backends import Backend
-from tenfold.verification.verdicts import ImageSet, Row, State, Verification
-from tenfold.verification.worker import Job, Outcome
+from tenfold.verification.compare import GOLDEN, Asked, Compared
+from tenfold.verification.verdicts import ImageSet, Verification
+from tenfold.verification.worker import Job
 
 if TYPE_CHECKING:
     from tenfold.bundle.manifest import Manifest
 
-GOLDEN = "golden"
 ALL = "all"
 Report = Callable[[Progress], None]
 
@@ -36,25 +36,6 @@ class _Model:
     name: str
     geometry: Geometry
     manifest: Manifest | None
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A backend, the job it was given, and what came of it."""
-
-    backend: Backend
-    job: Job
-    outcome: Outcome
-    seconds: float
-
-    @property
-    def answered(self) -> bool:
-        return self.outcome.state == "answered"
-
-    def answers(self, part: str) -> np.ndarray:
-        """float32 N×classes: an engine's logits, a runtime's probabilities."""
-        found: np.ndarray = np.load(self.job.answers(part), mmap_mode="r", allow_pickle=False)
-        return found
 
 
 def verify(
@@ -111,7 +92,7 @@ def verify(
             chosen.append(backends.reference())
             notes.append(f"{backends.REFERENCE} was asked too: the split's reference is its answers.")
         asked = [_ask(b, bundle, folder, sets, device, report) for b in chosen if b.installed]
-        compared = _Compared(bundle.manifest, asked, sets, stored)
+        compared = Compared(bundle.manifest.temperature, bundle.manifest.provenance.get("engine"), asked, sets, stored)
         rows = [row for b in chosen for row in compared.rows(b)]
     return Verification(
         model=bundle.manifest.name,
@@ -155,77 +136,11 @@ def _save(folder: Path, part: str, images: np.ndarray) -> None:
 
 def _ask(
     backend: Backend, bundle: store.Bundle, folder: Path, sets: list[ImageSet], device: str, report: Report
-) -> _Asked:
+) -> Asked:
     total = sum(part.images for part in sets)
     report(Progress(backend.name, 0, total, "images"))
     names = [part.name for part in sets]
     job = Job(backend.kind, backend.name, str(bundle.path.resolve()), str(folder), names, device)
     outcome, seconds = child.ask(job)
     report(Progress(backend.name, total, total, "images"))
-    return _Asked(backend, job, outcome, seconds)
-
-
-class _Compared:
-    """Turns what was asked into rows. ``first``: the engine whose logits the others' are compared with."""
-
-    def __init__(self, manifest: Manifest, asked: list[_Asked], sets: list[ImageSet], stored: np.ndarray) -> None:
-        self.temperature = manifest.temperature
-        self.asked = {a.backend: a for a in asked}
-        self.expected: dict[str, np.ndarray] = {GOLDEN: stored}
-        self.notes: list[str] = []
-        engines = [a for a in asked if a.answered and a.backend.kind == "engine"]
-        trained = [a for a in engines if a.backend.name == manifest.provenance.get("engine")]
-        self.first = next(iter([*trained, *engines]), None)
-        reference = self.asked.get(backends.reference())
-        for part in sets[1:]:
-            if reference is not None and reference.answered:
-                self.expected[part.name] = reference.answers(part.name)
-            else:
-                self.notes.append(f"{part.data}, {part.name}, was not compared: {backends.REFERENCE} gave no answers.")
-
-    def rows(self, backend: Backend) -> list[Row]:
-        """A row a set, or one that says why there are no answers."""
-        if backend not in self.asked:
-            return [Row(backend.kind, backend.name, "not installed", message=backend.command)]
-        asked = self.asked[backend]
-        outcome, process_seconds = asked.outcome, round(asked.seconds, 3)
-        if not asked.answered:
-            state: State = "unavailable" if outcome.state == "unavailable" else "failed"
-            message = outcome.message
-            return [Row(backend.kind, backend.name, state, message=message, process_seconds=process_seconds)]
-        return [self._row(asked, part, process_seconds) for part in self.expected]
-
-    def _row(self, asked: _Asked, part: str, process_seconds: float) -> Row:
-        backend, outcome = asked.backend, asked.outcome
-        row = Row(
-            backend.kind,
-            backend.name,
-            "reference",
-            part,
-            outcome.device,
-            outcome.version,
-            len(self.expected[part]),
-            seconds=round((outcome.seconds or {})[part], 4),
-            process_seconds=process_seconds,
-        )
-        if part != GOLDEN and backend == backends.reference():
-            return row
-        answers = asked.answers(part)
-        engine = backend.kind == "engine"
-        with np.errstate(all="ignore"):  # answers that are not finite are infinitely far, and so the verdict
-            probabilities = golden.expected(answers, self.temperature) if engine else answers
-            verdict = gate.compare(self.expected[part], probabilities)
-        return replace(
-            row,
-            state="passed" if verdict.passed else "failed",
-            logit_difference=self._logits(asked, part) if engine else None,
-            probability_difference=verdict.max_difference,
-            top1_agree=verdict.images - verdict.top1_changed,
-        )
-
-    def _logits(self, asked: _Asked, part: str) -> float | None:
-        if self.first is None or asked is self.first:
-            return None
-        with np.errstate(all="ignore"):
-            found = np.abs(asked.answers(part).astype(np.float64) - self.first.answers(part)).max(initial=0)
-        return float(found) if np.isfinite(found) else float("inf")
+    return Asked(backend, job, outcome, seconds)
