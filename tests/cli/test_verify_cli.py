@@ -54,7 +54,7 @@ def test_weights_changed_by_hand_end_with_1(
     reseal(bundle_folder, lambda value: value.update(weights_sha256=store.weights_sha256(changed)))
     assert run(call) == 1  # the digests are right; the answers are not
     out, err = capsys.readouterr()
-    assert out.startswith("tiny-run: torch failed\n") and "Traceback" not in err
+    assert out.startswith("tiny-run: other answers from torch\n") and "Traceback" not in err
     lines = {line.split()[0]: line for line in out.splitlines() if line}
     assert lines["torch"].endswith("differs") and lines["onnxruntime"].endswith("same")
 

@@ -145,6 +145,12 @@ def test_an_engine_without_the_architecture_does_not_fail(bundle_folder: Path, f
     assert (lacking.state, lacking.message) == ("unavailable", "It has no such network.")
 
 
+def test_an_engine_that_needs_another_package_is_not_installed(bundle_folder: Path, fake_engine: Any) -> None:
+    fake_engine("from tenfold.errors import MissingExtraError\nraise MissingExtraError('keras', 'jax', 'It')")
+    lacking = row(verify(bundle_folder, engines=["torch"], runtimes=ORT, golden_only=True), "torch", None)
+    assert (lacking.state, lacking.message) == ("not installed", "pip install 'tenfold[jax]'")
+
+
 def test_where_nothing_answers_nothing_has_passed(bundle_folder: Path, fake_engine: Any) -> None:
     fake_engine("from tenfold.errors import UnsupportedError\nraise UnsupportedError('No.')")
     assert not verify(bundle_folder, engines=["torch"], runtimes=[], golden_only=True).passed

@@ -105,11 +105,13 @@ def _head(found: Verification) -> Any:
     from rich.text import Text
 
     gave = {(r.kind, r.name) for r in found.rows if r.state in ("passed", "reference")}
-    wrong = {(r.kind, r.name) for r in found.rows if r.state == "failed"}
+    wrong = {r.name: r.set for r in found.rows if r.state == "failed"}
     name = render.printable(found.model).replace("\n", "\\n")
     if wrong:
-        names = ", ".join(dict.fromkeys(r.name for r in found.rows if (r.kind, r.name) in wrong))
-        return Text(f"{name}: {names} failed", style=BAD)
+        differ = ", ".join(n for n, part in wrong.items() if part is not None)
+        broken = ", ".join(n for n, part in wrong.items() if part is None)
+        said = [f"{what} answers from {who}" for what, who in (("other", differ), ("no", broken)) if who]
+        return Text(f"{name}: {', '.join(said)}", style=BAD)
     if not found.passed:
         return Text(f"{name}: nothing was verified", style=BAD)
     kinds = [kind for kind, _ in gave]

@@ -68,8 +68,8 @@ class Compared:
         asked = self.asked[backend]
         outcome, process_seconds = asked.outcome, round(asked.seconds, 3)
         if not asked.answered:
-            state: State = "unavailable" if outcome.state == "unavailable" else "failed"
-            message = outcome.message
+            known: dict[str, State] = {"unavailable": "unavailable", "not installed": "not installed"}
+            state, message = known.get(outcome.state, "failed"), outcome.message
             return [Row(backend.kind, backend.name, state, message=message, process_seconds=process_seconds)]
         return [self._row(asked, part, process_seconds) for part in self.expected]
 

@@ -24,9 +24,6 @@ from tenfold.bundle import store
 from tenfold.errors import BundleError, MissingExtraError, TenfoldError, UnsupportedError
 from tenfold.runtimes.batches import first_line
 
-# What an engine can't do at all is no failure of the model's; a device that was asked for and isn't there is one.
-_UNAVAILABLE = (UnsupportedError, MissingExtraError)
-
 
 @dataclass(frozen=True)
 class Job:
@@ -61,7 +58,8 @@ class Job:
 class Outcome:
     """What became of a job.
 
-    state     ``answered``, ``unavailable`` (this engine or device can't do it) or ``failed``; ``message`` says why
+    state     ``answered``, ``unavailable`` (this engine can't do it), ``not installed`` (``message`` is the command)
+              or ``failed``
     seconds   for each set: loading the model and answering
     """
 
@@ -81,7 +79,9 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcome = _answer(job)
-    except _UNAVAILABLE as error:
+    except MissingExtraError as error:  # a second package that it needs
+        outcome = Outcome("not installed", f"pip install 'tenfold[{error.extra}]'")
+    except UnsupportedError as error:  # what an engine can't do at all is no failure of the model's
         outcome = Outcome("unavailable", error.message)
     except TenfoldError as error:
         outcome = Outcome("failed", error.message)
