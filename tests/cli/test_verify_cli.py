@@ -11,6 +11,7 @@ import pytest
 
 from tenfold.bundle import store, tensors
 from tenfold.cli.app import run
+from tenfold.engines.base import Entry
 from tenfold.verification import backends
 
 QUICK = ["--engines", "none", "--runtimes", "onnxruntime"]
@@ -19,7 +20,7 @@ QUICK = ["--engines", "none", "--runtimes", "onnxruntime"]
 def test_words_for_people(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(backends, "ENGINES", {"other": ("no_such_package_anywhere", "other")})
+    monkeypatch.setattr(backends, "ENGINES", {"other": Entry("other", ("no_such_package_anywhere",), "other")})
     assert run(["verify", str(bundle_folder), "--runtimes", "onnxruntime"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("tiny-run: 1 runtime gives the answers the model must give\n")

@@ -25,7 +25,7 @@ class Engine:
 BODY
 
 module = types.ModuleType("tenfold.engines.torch")
-module.ENGINE = Engine()
+module.engine = lambda name: Engine()
 sys.modules["tenfold.engines.torch"] = module
 """
 

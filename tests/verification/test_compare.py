@@ -23,7 +23,9 @@ def asked(folder: Path, kind: str, name: str, answers: np.ndarray | None, state:
     job = Job(kind, name, "model", str(folder), ["golden", "test"], "auto")
     for part in job.sets if answers is not None else ():
         np.save(job.answers(part), answers)
-    return Asked(Backend(kind, name, name, None), job, Outcome(state, None, "cpu", "1", {"golden": 1, "test": 2}), 4.0)  # type: ignore[arg-type]
+    return Asked(
+        Backend(kind, name, (name,), None), job, Outcome(state, None, "cpu", "1", {"golden": 1, "test": 2}), 4.0
+    )  # type: ignore[arg-type]
 
 
 def compared(trained: str, *those: Asked) -> Compared:

@@ -15,6 +15,7 @@ import pytest
 
 from tenfold.bundle import store, tensors
 from tenfold.data.dataset import Dataset, Geometry, Split
+from tenfold.engines.base import ENGINES, Entry
 from tenfold.errors import BundleError, CallError, MissingExtraError, UnknownNameError
 from tenfold.verification import Row, Verification, backends, verify
 
@@ -64,7 +65,9 @@ def test_an_environment_with_torch_alone(bundle_folder: Path, monkeypatch: pytes
     """Other engines and runtimes are not there: the model is verified all the same, on a split too."""
     pytest.importorskip("torch", reason="needs tenfold[torch]")
     monkeypatch.setattr(
-        backends, "ENGINES", {"torch": ("torch", "torch"), "other": ("no_such_package_anywhere", "other")}
+        backends,
+        "ENGINES",
+        {"torch": ENGINES["torch"], "other": Entry("other", ("no_such_package_anywhere",), "other")},
     )
     monkeypatch.setattr(backends, "RUNTIMES", {"onnxruntime": ("onnxruntime", None)})
     found = verify(bundle_folder, pictures(), device="cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,19 +17,16 @@ REFERENCE = "onnxruntime"  # the runtime whose answers to a split are the refere
 
 @dataclass(frozen=True)
 class Backend:
-    """An engine or a runtime. ``extra`` brings its ``package``; None where tenfold itself does."""
+    """An engine or a runtime. ``extra`` brings the ``packages`` it imports; None where tenfold itself does."""
 
     kind: Kind
     name: str
-    package: str
+    packages: tuple[str, ...]
     extra: str | None
 
-    @property
-    def installed(self) -> bool:
-        try:
-            return importlib.util.find_spec(self.package) is not None
-        except (ImportError, ValueError):  # the parent of a dotted name is missing
-            return False
+    def missing(self) -> str | None:
+        """The first of its packages that is not installed."""
+        return next((p for p in self.packages if importlib.util.find_spec(p) is None), None)
 
     @property
     def command(self) -> str:
@@ -41,23 +38,28 @@ def choose(engines: Iterable[str] | None, runtimes: Iterable[str] | None) -> lis
 
     Raises UnknownNameError for a name that isn't known, MissingExtraError for a named one that isn't installed.
     """
-    return [*_of_kind("engine", ENGINES, engines), *_of_kind("runtime", RUNTIMES, runtimes)]
-
-
-def _of_kind(kind: Kind, known: Mapping[str, tuple[str, str | None]], names: Iterable[str] | None) -> list[Backend]:
-    found = {name: Backend(kind, name, *known[name]) for name in known}
-    if names is None:
-        return list(found.values())
-    chosen = []
-    for name in dict.fromkeys(names):
-        if name not in found:
-            raise UnknownNameError(kind, name, found)
-        backend = found[name]
-        if not backend.installed:
-            raise MissingExtraError(backend.package, backend.extra or "", f"Verifying in the {kind} {name}")
-        chosen.append(backend)
-    return chosen
+    known = [Backend("engine", name, entry.packages, entry.extra) for name, entry in ENGINES.items()]
+    return [*_named(known, "engine", engines), *_named(_runtimes(), "runtime", runtimes)]
 
 
 def reference() -> Backend:
-    return Backend("runtime", REFERENCE, *RUNTIMES[REFERENCE])
+    return next(b for b in _runtimes() if b.name == REFERENCE)
+
+
+def _runtimes() -> list[Backend]:
+    return [Backend("runtime", name, (package,), extra) for name, (package, extra) in RUNTIMES.items()]
+
+
+def _named(known: list[Backend], kind: Kind, names: Iterable[str] | None) -> list[Backend]:
+    if names is None:
+        return known
+    by_name = {backend.name: backend for backend in known}
+    chosen = []
+    for name in dict.fromkeys(names):
+        if name not in by_name:
+            raise UnknownNameError(kind, name, by_name)
+        backend = by_name[name]
+        if (package := backend.missing()) is not None:
+            raise MissingExtraError(package, backend.extra or "", f"Verifying in the {kind} {name}")
+        chosen.append(backend)
+    return chosen

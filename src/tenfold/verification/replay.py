@@ -91,7 +91,7 @@ def verify(
         if len(sets) > 1 and backends.reference() not in chosen:
             chosen.append(backends.reference())
             notes.append(f"{backends.REFERENCE} was asked too: the split's reference is its answers.")
-        asked = [_ask(b, bundle, folder, sets, device, report) for b in chosen if b.installed]
+        asked = [_ask(b, bundle, folder, sets, device, report) for b in chosen if b.missing() is None]
         compared = Compared(bundle.manifest.temperature, bundle.manifest.provenance.get("engine"), asked, sets, stored)
         rows = [row for b in chosen for row in compared.rows(b)]
     return Verification(
