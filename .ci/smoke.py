@@ -25,7 +25,10 @@ KEYS = [
     "seconds",
     "images_per_second",
     "parameters",
+    "precision",
     "peak_memory_bytes",
+    "device_memory_bytes",
+    "notes",
 ]
 SECONDS = ["import", "data", "setup", "train", "evaluate", "save", "total"]
 

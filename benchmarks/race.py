@@ -25,6 +25,8 @@ import tally
 from options import pairs
 from roster import Contestant, RaceError, Settings
 
+from tenfold import processes
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -94,7 +96,7 @@ def _trial(command: Sequence[str]) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         try:
-            cost = measuring.run(command, stdout=out, stderr=err, cwd=Path(folder), env=dict(os.environ), limit=1800)
+            cost = processes.run(command, stdout=out, stderr=err, cwd=Path(folder), env=dict(os.environ), limit=1800)
         except OSError as error:
             return str(error)
         return _last_words(err, out) or f"exit code {cost.exit_code}" if cost.exit_code else None
@@ -142,7 +144,7 @@ def race_once(entry: Entry, seed: int, settings: Settings, limit: float) -> dict
             "date": machine.now(),
             "load_average_before": list(os.getloadavg()),
         }
-        cost = measuring.run(command, stdout=out, stderr=err, cwd=folder, env=dict(os.environ), limit=limit)
+        cost = processes.run(command, stdout=out, stderr=err, cwd=folder, env=dict(os.environ), limit=limit)
         record |= {key: value for key, value in vars(cost).items() if key != "timed_out"}
         why = f"ended after the limit of {limit:g} s" if cost.timed_out else None
         report: dict[str, Any] = {}
@@ -256,7 +258,7 @@ def run_all(order: Sequence[Entry], records: list[dict[str, Any]], path: Path, s
         if (entry.contestant.name, seed) in done:
             say(f"{at} {entry.contestant.name} seed {seed}: stored already")
             continue
-        waited, busy = 0.0, measuring.busy_share(0.5) if args.no_wait else None
+        waited, busy = 0.0, processes.busy_share(0.5) if args.no_wait else None
         if not args.no_wait:
             try:
                 waited, busy = measuring.wait_until_idle(args.idle, args.longest_wait, say)

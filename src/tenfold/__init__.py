@@ -7,8 +7,8 @@
     model.predict("cat.jpg")
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
-The modules behind train(), evaluate() and verify() are called training, evaluation and verification, because
-importing a submodule puts it under its own name into the package and would hide the function.
+The modules behind train(), evaluate(), compare() and verify() are called training, evaluation, comparison and
+verification, because importing a submodule puts it under its own name into the package and would hide the function.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ __version__ = "0.1.0"
 _HOME = {
     "train": "tenfold.training",
     "TrainResult": "tenfold.training",
+    "compare": "tenfold.comparison.work",
+    "Comparison": "tenfold.comparison.records",
     "load": "tenfold.predict",
     "Model": "tenfold.predict",
     "Prediction": "tenfold.predict",
@@ -36,6 +38,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "Dataset",
     "Evaluation",
     "Model",
@@ -46,6 +49,7 @@ __all__ = [
     "TrainResult",
     "Verification",
     "__version__",
+    "compare",
     "evaluate",
     "load",
     "load_dataset",
@@ -54,6 +58,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tenfold.comparison.records import Comparison
+    from tenfold.comparison.work import compare
     from tenfold.data import load_dataset
     from tenfold.data.dataset import Dataset, Split
     from tenfold.errors import TenfoldError

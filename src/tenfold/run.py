@@ -132,7 +132,12 @@ def create(out: Path | None, dataset_name: str, recipe: Recipe, record: dict[str
         if out.exists() and (not out.is_dir() or any(f.name != ".lock" for f in out.iterdir())):
             raise RunExistsError(f"{out} exists and is not empty.", "Name another folder with --out.")
         return _make(out, recipe, record)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{dataset_name}-{recipe.name}").strip("-.") or "run"
+    return _make(next_folder(f"{dataset_name}-{recipe.name}"), recipe, record)
+
+
+def next_folder(name: str) -> Path:
+    """Makes the next free ``<runs>/<name>-<n>``. RunError where it can't be made."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
     folder = paths.runs_folder()
     number = 1 + max((_number(p.name, stem) for p in _entries(folder)), default=0)
     while True:
@@ -147,7 +152,7 @@ def create(out: Path | None, dataset_name: str, recipe: Recipe, record: dict[str
             raise RunError(
                 f"The run folder {path} can't be made: {error.strerror}.", "Name another with --out."
             ) from None
-        return _make(path, recipe, record)
+        return path
 
 
 def reopen(path: Path) -> Run:
@@ -156,33 +161,34 @@ def reopen(path: Path) -> Run:
         raise UnknownNameError("run", str(path), [str(p) for p in _entries(path.parent) if (p / RUN).exists()])
     if not (path / RUN).exists():
         raise RunError(f"{path} holds no run: it has no {RUN}.", "A run folder is made by tenfold train.")
-    lock = _lock(path)
+    held = lock(path)
     try:
         record = json.loads((path / RUN).read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
-        lock.close()
+        held.close()
         raise RunError(f"{path / RUN} can't be read: {error}.") from None
     if record.get("status") == "finished":
-        lock.close()
+        held.close()
         raise RunError(f"{path} is finished; there is nothing to resume.", f"See it with: tenfold evaluate {path}")
-    return Run(path, record, read(path / RECIPE), lock)
+    return Run(path, record, read(path / RECIPE), held)
 
 
 def _make(path: Path, recipe: Recipe, record: dict[str, Any]) -> Run:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        held = lock(path)
         paths.write_whole(path / RECIPE, recipe.to_yaml())
     except OSError as error:
         raise RunError(f"The run folder {path} can't be written: {error.strerror}.") from None
-    run = Run(path, dict(record), recipe, lock)
+    run = Run(path, dict(record), recipe, held)
     run.update(status="running")
     return run
 
 
-def _lock(path: Path) -> IO[str]:
+def lock(path: Path) -> IO[str]:
+    """Takes the folder for this process until the file given back is closed. RunError where another has it."""
     file = (path / ".lock").open("a+")
     try:
         if os.name == "nt":

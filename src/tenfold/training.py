@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,11 @@ from tenfold.run import Run
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to. Seconds are wall-clock; ``seconds["total"]`` is all that the caller waited."""
+    """What a training came to. Seconds are wall-clock; ``seconds["total"]`` is all that the caller waited.
+
+    ``device_memory_bytes`` is what the engine took of a GPU's memory, None on a CPU; ``peak_memory_bytes`` the larger
+    of that and this process's own. ``notes`` is all that had to be told: what was changed for the data, slower ways.
+    """
 
     path: Path
     bundle: Path
@@ -46,9 +50,12 @@ class TrainResult:
     seconds: Mapping[str, float]
     images_per_second: float
     parameters: int
+    precision: str
     peak_memory_bytes: int
+    device_memory_bytes: int | None
     ended: str
     weights_sha256: str
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: what ``tenfold train --json`` prints."""
@@ -62,7 +69,10 @@ class TrainResult:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "images_per_second": round(self.images_per_second, 1),
             "parameters": self.parameters,
+            "precision": self.precision,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "device_memory_bytes": self.device_memory_bytes,
+            "notes": list(self.notes),
         }
 
     def _test(self) -> dict[str, Any] | None:
@@ -129,21 +139,22 @@ def _call(
     """Everything that can be refused without looking at a picture is refused here."""
     named: Recipe | None = None
     if isinstance(recipe, Recipe):
-        named = _overridden(recipe, overrides)
+        named = overridden(recipe, overrides)
     elif recipe != "auto":
-        named = _overridden(recipes.load(recipe), overrides)
+        named = overridden(recipes.load(recipe), overrides)
     # what is wrong with the fields is told before a framework is imported
-    _require_extras(named or _overridden(recipes.load("quick"), overrides))
+    _require_extras(named or overridden(recipes.load("quick"), overrides))
     framework = engines.load(engine)
     where = framework.device(device)
     if named is None:
-        named = _overridden(recipes.load("quick" if where.name == "cpu" else "sprint"), overrides)
+        named = overridden(recipes.load("quick" if where.name == "cpu" else "sprint"), overrides)
     size = 32 if named.data.size == "auto" else named.data.size
     framework.check(zoo.build(named.model, size, size, 10), named, where)
     return _Call(data, named, framework, where)
 
 
-def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with fields changed by dotted name, as a call asks for them."""
     changes = dict(overrides)
     if "epochs" in changes:
         changes.setdefault("min_steps", 0)  # who names the epochs gets them
@@ -218,7 +229,7 @@ def _stopped(run: Run, message: str) -> StoppedError:
 
 
 def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:
-    fitted = _fit(work, clock, run)
+    fitted = _fit(work, clock, run, notes)
     if fitted.ended == "interrupt":
         run.update(status="interrupted")
         raise _stopped(run, f"Stopped at step {fitted.steps}; the checkpoint is kept.")
@@ -244,9 +255,12 @@ def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> Trai
         seconds=clock.seconds(),
         images_per_second=fitted.images / fitted.seconds if fitted.seconds else 0.0,
         parameters=weights.count(work.architecture),
+        precision=fitted.precision,
         peak_memory_bytes=max(fitted.peak_memory_bytes, hardware.peak_memory_bytes()),
+        device_memory_bytes=None if work.device.name == "cpu" else fitted.peak_memory_bytes,
         ended=fitted.ended,
         weights_sha256=bundle.manifest.weights_sha256,
+        notes=notes,
     )
     run.update(status="finished", ended=fitted.ended, result=result.to_dict(), weights_sha256=result.weights_sha256)
     return result
@@ -303,7 +317,8 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
 # ---- training -----------------------------------------------------------------------------------------------------
 
 
-def _fit(work: Work, clock: Clock, run: Run) -> FitResult:
+def _fit(work: Work, clock: Clock, run: Run, notes: list[str]) -> FitResult:
+    """Trains; what the engine has to tell is added to ``notes``."""
     architecture, recipe, dataset = work.architecture, work.recipe, work.dataset
     first = weights.initial(architecture, recipe.seed, dataset["train"].images)
     state = run.last()
@@ -312,6 +327,8 @@ def _fit(work: Work, clock: Clock, run: Run) -> FitResult:
     with _interrupts() as stop, _board(run) as board:
 
         def report(event: Event) -> None:
+            if isinstance(event, Notice):
+                notes.append(event.message)
             row = _metrics_row(event)
             if row is not None:
                 run.log(row)

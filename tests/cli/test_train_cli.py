@@ -29,7 +29,10 @@ PUBLISHED_KEYS = [
     "seconds",
     "images_per_second",
     "parameters",
+    "precision",
     "peak_memory_bytes",
+    "device_memory_bytes",
+    "notes",
 ]
 SMALL = ["--recipe", "classic", "--device", "cpu", "--set", "model.widths=[8, 8]", "--set", "precision=fp32"]
 
@@ -52,7 +55,9 @@ def result(tmp_path: Path, ended: str = "finished") -> training.TrainResult:
         seconds=dict.fromkeys(PHASES, 1.0) | {"total": 6.0},
         images_per_second=1000.0,
         parameters=1234,
+        precision="fp32",
         peak_memory_bytes=10**9,
+        device_memory_bytes=None,
         ended=ended,
         weights_sha256="0" * 64,
     )

@@ -50,6 +50,7 @@ class Verb:
 VERBS = {
     "train": Verb(MODEL, "Train a model on a dataset; leaves a run folder with a report."),
     "evaluate": Verb(MODEL, "Measure a trained model on a dataset: accuracy, each class."),
+    "compare": Verb(MODEL, "Train in several engines, on several devices: speed, memory, accuracy."),
     "predict": Verb(MODEL, "Classify pictures with a trained model."),
     "verify": Verb(MODEL, "Ask every engine and runtime here for a model's answers; compare."),
     "show": Verb(DATA, "Draw samples of each class and count the classes."),

@@ -36,6 +36,7 @@ PURPOSES = {
     "torch": "training with PyTorch, and the report",
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime",
+    "nvml": "the energy that NVIDIA cards use, in tenfold compare",
 }
 
 _ENGINE = """
@@ -289,8 +290,9 @@ def advice(found: dict[str, Any]) -> Iterator[dict[str, str]]:
     if found["missing_packages"]:
         names = ", ".join(found["missing_packages"])
         yield _item(f"Packages that tenfold needs are missing: {names}.", "pip install --upgrade tenfold")
-    for extra in found["extras"].values():
-        if extra["missing"]:
+    for name, extra in found["extras"].items():
+        useless = name == "nvml" and "nvidia" not in found["system"]["gpus"]
+        if extra["missing"] and not useless:
             missing = ", ".join(extra["missing"])
             yield _item(f"For {extra['purpose']}: {missing}.", extra["command"])
     for name, part in [*found["engines"].items(), *found["runtimes"].items()]:

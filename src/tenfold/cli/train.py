@@ -115,7 +115,7 @@ def train(
     if resume is not None:
         given = {"DATA": data, "--recipe": recipe, "--engine": engine, "--device": device, "--out": out}
         _refuse_with_resume(resume, {**given, "--set": changes or None, **named})
-    overrides = _overrides(changes or [], named)
+    overrides = overrides_of(changes or [], named)
     call: dict[str, Any] = {"resume": resume}
     if resume is None:
         call = {
@@ -145,7 +145,7 @@ def _refuse_with_resume(run: Path, options: Mapping[str, Any]) -> None:
 # ---- the recipe's fields --------------------------------------------------------------------------------------
 
 
-def _overrides(changes: list[str], named: Mapping[str, Any]) -> dict[str, Any]:
+def overrides_of(changes: list[str], named: Mapping[str, Any]) -> dict[str, Any]:
     """Recipe fields by dotted name from --set and the named options, which must not contradict each other."""
     fields = _named_fields(named)
     if not changes:

@@ -1,4 +1,4 @@
-"""The report's plots as PNG files, for papers, slides and mails. The only module that imports matplotlib.
+"""The report's plots as PNG files, for papers, slides and mails; with comparison/plot.py all that imports matplotlib.
 
 Figures are drawn with the Agg canvas directly, without pyplot: no window system, no global state, and half the
 import time. Colors are Okabe and Ito's, told apart by all.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,7 @@ def draw(content: ReportContent) -> dict[str, bytes]:
     """PNG files by name: ``curves``, ``confusion``, ``reliability``, ``classes``, ``mistakes``, ``samples``; those
     the content has something for."""
     figures: dict[str, Figure] = {}
-    with rc_context({**_STYLE, "font.family": _fonts()}), warnings.catch_warnings():
-        # a class named in a script no installed font has: a box stands in the picture, the page has the name
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with style():
         if rows := epochs(content):
             figures["curves"] = curves(rows, moments(content))
         if content.evaluation:
@@ -81,6 +80,15 @@ def draw(content: ReportContent) -> dict[str, bytes]:
         if groups := samples(content.dataset):
             figures["samples"] = sample_sheet(groups)
         return {name: _png(figure) for name, figure in figures.items()}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """While the block runs, figures are drawn in tenfold's style."""
+    with rc_context({**_STYLE, "font.family": _fonts()}), warnings.catch_warnings():
+        # a class named in a script no installed font has: a box stands in the picture, the page has the name
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _fonts() -> list[str]:
