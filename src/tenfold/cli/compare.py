@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,20 +118,18 @@ def price(text: str | None) -> float | dict[str, float] | None:
     """``2.5`` → 2.5; ``cpu=0.05,cuda=2.5`` → by device."""
     if text is None:
         return None
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, sign, value = part.rpartition("=")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            break
-        if not sign:
-            break
-    if "" in found and text.count(",") == 0 and "=" not in text:
-        return found[""]
-    if "" in found or len(found) < len(text.split(",")):
-        raise CallError(f"--price-per-hour {text!r} is no price.", "Write 2.5, or cpu=0.05,cuda=2.5.")
-    return found
+    wrong = CallError(f"--price-per-hour {text!r} is no price.", "Write 2.5, or cpu=0.05,cuda=2.5.")
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    try:
+        values = [float(value) for _, _, value in pairs]
+    except ValueError:
+        raise wrong from None
+    names = [name.strip() for name, _, _ in pairs]
+    if names == [""] and not pairs[0][1]:
+        return values[0]
+    if "" in names or len(set(names)) < len(names):
+        raise wrong
+    return dict(zip(names, values, strict=True))
 
 
 # ---- while it runs -------------------------------------------------------------------------------------------------
@@ -180,11 +179,19 @@ def _show(result: Comparison) -> None:
     for label in dict.fromkeys(r.device_label for r in result.rows if r.device_label and r.ran_on != "cpu"):
         parts.append(Text(render.printable(label)))
     if any(row.n for row in result.rows):
-        parts += ["", _table(result)]
-        if any(row.n > 1 for row in result.rows):
-            parts.append(Text("Medians; below them the lowest and the highest run.", style="dim"))
+        parts += ["", *_tables(result), "", Text(_legend(result), style="dim")]
     parts += ["", *_sentences(result)] if _sentences(result) else []
     render.show(*parts)
+
+
+def _legend(result: Comparison) -> str:
+    measured = [row for row in result.rows if row.n]
+    parts = []
+    if any(row.n > 1 for row in measured):
+        parts.append("Medians; below them the lowest and the highest run.")
+    if len(measured) > 1:
+        parts.append(f"Speed-up: over {result.reference}, by the whole process.")
+    return " ".join([*parts, "All figures, and the spread of each: compare.json."])
 
 
 def _sentences(result: Comparison) -> list[Any]:
@@ -198,60 +205,92 @@ def _sentences(result: Comparison) -> list[Any]:
     return found + [Text(f"Note: {render.printable(note)}", style="yellow") for note in result.notes]
 
 
-def _table(result: Comparison) -> Any:
-    """A row for each contestant that was measured: the medians, and in a second line from where to where they go."""
+Column = tuple[str, "Callable[[Row], str]"]
+
+
+def _tables(result: Comparison) -> list[Any]:
+    """One table of all columns, or two where the screen is too narrow for it."""
+    from rich.measure import Measurement
+
+    result_columns, cost_columns = _columns(result)
+    console = render.output()
+    whole = _table(result, [*result_columns, *cost_columns])
+    if Measurement.get(console, console.options.update(max_width=1000), whole).maximum <= console.width:
+        return [whole]
+    return [_table(result, result_columns), "", _table(result, cost_columns)]
+
+
+def _table(result: Comparison, columns: Sequence[Column]) -> Any:
+    """A row for each contestant that was measured: the medians, and in a second line from where to where they go. A
+    column with nothing in it is left out."""
     from rich.table import Table
     from rich.text import Text
 
     rows = [row for row in result.rows if row.n]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("")
-    columns = [c for c in _columns(result) if any(c[1](row) for row in rows)]
+    table.add_column("", no_wrap=True)
+    columns = [c for c in columns if any(c[1](row) for row in rows)]
     for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True, vertical="top")
-    table.add_column("n", justify="right", no_wrap=True)
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         cells = []
         for _, cell in columns:
             median, _, span = (cell(row) or "–").partition("\n")
             cells.append(Text.assemble(median, ("\n" + span, "dim")) if span else Text(median))
-        table.add_row(Text(str(row), style="bold"), *cells, str(row.n))
+        table.add_row(Text(str(row), style="bold"), *cells)
     return table
 
 
-def _columns(result: Comparison) -> Sequence[tuple[str, Callable[[Row], str]]]:
-    """Titles, and what makes a row's cell; a column whose cells are all empty is left out."""
+def _columns(result: Comparison) -> tuple[Sequence[Column], Sequence[Column]]:
+    """Titles, and what makes a row's cell: first what is compared, then where it comes from."""
 
-    def spread(name: str, show: Callable[[float], str]) -> Callable[[Row], str]:
-        return lambda row: spanned(getattr(row, name), show)
+    def median(name: str, show: Callable[[float], str]) -> Callable[[Row], str]:
+        def cell(row: Row) -> str:
+            found = getattr(row, name)
+            return "" if found is None else show(found.median)
+
+        return cell
 
     several = sum(row.n > 0 for row in result.rows) > 1
-    reference = result.reference if several else None
-    return [
-        ("test\naccuracy", spread("accuracy", words.percent)),
-        ("with\nTTA", spread("accuracy_with_tta", words.percent)),
-        ("whole\nprocess", spread("seconds", words.seconds)),
-        (f"times as fast\nas {reference}", lambda row: f"{row.speed_up:.3g}×" if reference and row.speed_up else ""),
-        ("\ntraining", spread("train_seconds", words.seconds)),
-        ("\nimages/s", spread("images_per_second", lambda v: f"{v:,.0f}")),
-        ("peak\nmemory", spread("memory_bytes", words.size)),
-        ("peak device\nmemory", spread("device_memory_bytes", words.size)),
-        ("GPU's energy\na run", spread("energy_wh", lambda v: f"{v:.3g} Wh")),
-        ("cost\na run", lambda row: "" if row.cost is None else f"{row.cost:.2g}"),
-    ]
+    return (
+        ("\nn", lambda row: str(row.n)),
+        ("test\naccuracy", lambda row: spanned(row.accuracy, words.percent, (0.01, "%"), 2)),
+        ("with\nTTA", lambda row: spanned(row.accuracy_with_tta, words.percent, (0.01, "%"), 2)),
+        ("whole\nprocess", lambda row: spanned(row.seconds, words.seconds, *_unit(row.seconds))),
+        ("\nspeed-up", lambda row: times(row.speed_up) if several and row.speed_up else ""),
+    ), (
+        ("\ntraining", median("train_seconds", words.seconds)),
+        ("\nimages/s", median("images_per_second", lambda v: f"{v:,.0f}")),
+        ("peak\nmemory", median("memory_bytes", words.size)),
+        ("device\nmemory", median("device_memory_bytes", words.size)),
+        ("GPU's\nenergy", median("energy_wh", lambda v: f"{v:.3g} Wh")),
+        ("cost\na run", lambda row: "" if row.cost is None else money(row.cost)),
+    )
 
 
-def spanned(spread: Spread | None, show: Callable[[float], str]) -> str:
-    """The median, and below it lowest to highest where there are several and they differ when shown."""
+def _unit(seconds: Spread | None) -> tuple[tuple[float, str], int]:
+    """The unit of a span of seconds, and its decimals."""
+    middle = seconds.median if seconds else 0.0
+    return ((1, "s"), 1) if middle < 60 else ((60, "min"), 2) if middle < 3600 else ((3600, "h"), 2)
+
+
+def times(value: float) -> str:
+    return f"{value:.2g}×" if value < 0.1 else f"{value:.2f}×" if value < 9.995 else f"{value:.1f}×"
+
+
+def money(value: float) -> str:
+    """At least two places, and two digits that count: 12.50, 0.031, 0.000092."""
+    digits = 2 if value == 0 else max(2, 1 - math.floor(math.log10(value)))
+    return f"{value:,.{digits}f}"
+
+
+def spanned(spread: Spread | None, show: Callable[[float], str], unit: tuple[float, str], digits: int) -> str:
+    """The median as ``show`` has it, and in a second line lowest to highest in one unit, where they differ."""
     if spread is None:
         return ""
-    low, high = show(spread.min), show(spread.max)
-    if low == high:
-        return show(spread.median)
-    low_number, _, low_unit = low.partition(" ")
-    if low_unit and low_unit == high.partition(" ")[2] and " " not in low_unit:
-        low = low_number  # 5.1 to 5.6 s
-    return f"{show(spread.median)}\n{low} to {high}"
+    size, name = unit
+    low, high = f"{spread.min / size:.{digits}f}", f"{spread.max / size:.{digits}f}"
+    return show(spread.median) if low == high else f"{show(spread.median)}\n{low} to {high} {name}"
 
 
 def _places(result: Comparison) -> None:

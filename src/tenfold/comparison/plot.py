@@ -10,13 +10,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator, PercentFormatter
 
 from tenfold import words
 from tenfold.clock import PHASES
 from tenfold.comparison.records import Comparison, Row, Trial
 from tenfold.evaluation import plots
-from tenfold.evaluation.svg import shorten
+from tenfold.evaluation.svg import shorten, ticks
 
 # Okabe and Ito's, told apart by all; the marks differ too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b0811a", "#5c6670", "#000000")
@@ -56,7 +56,7 @@ def _of(trial: Trial, row: Row) -> bool:
 def _figure(result: Comparison, rows: Sequence[Row], runs: Mapping[str, Sequence[Trial]]) -> Figure:
     dots = any(t.accuracy is not None for trials in runs.values() for t in trials)
     bars = 0.3 * len(rows) + 0.2
-    below, between = 0.85, 0.95
+    below, between = 0.7, 0.95
     above = (2.8 + between) if dots else 0.0
     height = below + bars + above + 0.75
     width = LEFT + WIDTH + RIGHT
@@ -108,19 +108,21 @@ def _dots(axis: Axes, rows: Sequence[Row], runs: Mapping[str, Sequence[Trial]]) 
     _seconds_axis(axis, [t.seconds for trials in runs.values() for t in trials])
     axis.set_title("Test accuracy, a dot a run", x=0)
     axis.set_xlabel("whole process, from its start to its end")
-    axis.legend(fontsize=8, loc="best")
+    if len(rows) > 1:
+        axis.legend(fontsize=8, loc="best")
 
 
 def _seconds_axis(axis: Axes, seconds: Sequence[float]) -> None:
     """From 0 on where the runs are of one size, else logarithmic."""
     low, high = min(seconds), max(seconds)
-    if high / low >= LOGARITHMIC:
-        axis.set_xscale("log")
-        axis.set_xlim(low / 1.5, high * 1.5)
-        axis.xaxis.set_major_locator(FixedLocator([t for t in TICKS if low / 1.5 <= t <= high * 1.5]))
-        axis.xaxis.set_minor_locator(NullLocator())
-    else:
+    if high / low < LOGARITHMIC:
         axis.set_xlim(0, high * 1.12)
+        _in_one_unit(axis, high)
+        return
+    axis.set_xscale("log")
+    axis.set_xlim(low / 1.5, high * 1.5)
+    axis.xaxis.set_major_locator(FixedLocator([t for t in TICKS if low / 1.5 <= t <= high * 1.5]))
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(_tick))
 
 
@@ -128,6 +130,14 @@ def _tick(seconds: float, _: Any = None) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
     return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:g} h"
+
+
+def _in_one_unit(axis: Axes, longest: float) -> None:
+    """Round numbers of seconds, minutes or hours along a linear axis from 0."""
+    unit, name = (1, "s") if longest < 120 else (60, "min") if longest < 7200 else (3600, "h")
+    step = ticks(0, longest / unit)[1] * unit
+    axis.xaxis.set_major_locator(MultipleLocator(step))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g} {name}"))
 
 
 def _bars(axis: Axes, rows: Sequence[Row], runs: Mapping[str, Sequence[Trial]]) -> None:
@@ -151,12 +161,17 @@ def _bars(axis: Axes, rows: Sequence[Row], runs: Mapping[str, Sequence[Trial]]) 
     axis.set_yticks(range(len(rows)), [str(row) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(0, longest)
-    axis.xaxis.set_major_formatter(FuncFormatter(_tick))
+    _in_one_unit(axis, longest)
     axis.grid(axis="y", visible=False)
     several = any(row.n > 1 for row in rows)
     axis.set_title(f"Where the seconds went{', each middle run' if several else ''}", x=0)
-    axis.legend(ncols=len(PARTS), fontsize=8, loc="upper left", bbox_to_anchor=(-0.3, 0), borderaxespad=2.6,
-                handlelength=1, columnspacing=1.2)  # fmt: skip
+    handles, names = axis.get_legend_handles_labels()
+    figure = axis.get_figure()
+    assert figure is not None
+    figure.legend(
+        handles, names, ncols=len(PARTS), fontsize=8, loc="lower left", handlelength=1, columnspacing=1.2,
+        bbox_to_anchor=(0.05 / (LEFT + WIDTH + RIGHT), 0.0),
+    )  # fmt: skip
 
 
 def middle(trials: Sequence[Trial]) -> Trial:
