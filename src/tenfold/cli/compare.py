@@ -158,7 +158,7 @@ def _say(text: str) -> None:
 
 
 def _sentence(trial: Trial) -> str:
-    who = f"{trial.contestant}, seed {trial.seed}"
+    who = f"{trial}, seed {trial.seed}"
     took = words.seconds(trial.seconds)
     if trial.status != "done":
         return f"{who}: {trial.status} after {took}: {trial.why}"

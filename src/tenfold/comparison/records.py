@@ -71,6 +71,9 @@ class Trial:
     def contestant(self) -> Contestant:
         return Contestant(self.engine, self.device)
 
+    def __str__(self) -> str:
+        return _name(self)
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -162,7 +165,12 @@ class Row:
     cost: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.ran_on if self.device == 'auto' and self.ran_on else self.device}"
+        return _name(self)
+
+
+def _name(one: Trial | Row) -> str:
+    """``auto`` is told as the device that it came to."""
+    return f"{one.engine} {one.ran_on if one.device == 'auto' and one.ran_on else one.device}"
 
 
 @dataclass(frozen=True)
@@ -296,8 +304,8 @@ def _precisions(done: Sequence[Trial]) -> list[str]:
     used: dict[str, list[str]] = {}
     for trial in done:
         names = used.setdefault(trial.precision or "unknown", [])
-        if str(trial.contestant) not in names:
-            names.append(str(trial.contestant))
+        if str(trial) not in names:
+            names.append(str(trial))
     if len(used) < 2:
         return []
     return ["Precision differs: " + "; ".join(f"{p} in {', '.join(names)}" for p, names in used.items()) + "."]
