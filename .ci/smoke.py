@@ -94,6 +94,11 @@ def main() -> None:
         (here / "broken.png").write_bytes(b"no picture")
         tenfold("predict", run, "broken.png", code=1, cwd=here)
 
+        small = ["--epochs", "1", "--set", "model.widths=[8, 8]", "--seeds", "1"]
+        compared = answer("compare", "digits", "--engines", "torch", "--devices", "cpu", *small, cwd=here)
+        assert compared["rows"][0]["n"] == 1 and compared["rows"][0]["accuracy"]["n"] == 1, compared["rows"]
+        assert (here / compared["path"] / "compare.png").stat().st_size > 0
+
         answer("show", "digits", cwd=here)
         answer("check", "digits", cwd=here)
         assert {"quick", "sprint"} <= {r["name"] for r in answer("recipes", cwd=here)["recipes"]}

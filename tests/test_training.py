@@ -20,6 +20,7 @@ from tenfold import training
 from tenfold.bundle import store
 from tenfold.clock import PHASES, Phase
 from tenfold.data.dataset import Dataset
+from tenfold.engines import base
 from tenfold.engines.base import Notice, Started
 from tenfold.errors import (
     CallError,
@@ -59,13 +60,31 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
     assert record["result"] == result.to_dict()
     assert list(result.to_dict()) == [
         "run", "bundle", "engine", "device", "epochs", "test", "seconds", "images_per_second", "parameters",
-        "peak_memory_bytes",
+        "precision", "peak_memory_bytes", "device_memory_bytes", "notes",
     ]  # fmt: skip
+    assert result.device_memory_bytes is None and result.peak_memory_bytes > 10**8
+    assert list(result.notes) == [e.message for e in heard if isinstance(e, Notice)]
     model = tenfold.load(tmp_path / "run")
     digits = tenfold.load_dataset("digits")["test"]
     right = (model.probabilities(digits.images).argmax(1) == digits.labels).mean()
     assert right == pytest.approx(result.test.accuracy)
     assert any(isinstance(e, Notice) and "flip" in e.message for e in heard)
+
+
+def test_what_the_engine_has_to_tell_is_in_the_result_and_the_report(
+    squares: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = type(base.load("torch"))
+    fit = engine.fit
+
+    def telling(self: base.Engine, job: base.Job) -> base.FitResult:
+        job.report(Notice("The batch is computed in parts."))
+        return fit(self, job)
+
+    monkeypatch.setattr(engine, "fit", telling)
+    result = training.train(squares, recipe="quick", overrides=SMALL, out=tmp_path / "a")
+    assert "The batch is computed in parts." in result.to_dict()["notes"]
+    assert "The batch is computed in parts." in (tmp_path / "a" / "report.html").read_text()
 
 
 def test_the_stored_recipe_gives_the_run_again(squares: Dataset, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def children(monkeypatch: pytest.MonkeyPatch, trial: Callable[..., Trial]) -> di
 
     monkeypatch.setattr(child, "run", run)
     # three engines that look installed, and one that isn't
-    monkeypatch.setattr(base, "ENGINES", {"torch": ("json", "torch"), "jax": ("json", "jax"), "gone": ("no_such", "g")})
+    packages = {"torch": "json", "jax": "json", "gone": "no_such_package"}
+    entries = {name: base.Entry(name, (package,), name) for name, package in packages.items()}
+    monkeypatch.setattr(base, "ENGINES", entries)
     monkeypatch.setattr(work, "_draw", lambda result: None)
     return script
 
@@ -74,7 +76,7 @@ def test_an_engine_that_is_not_installed_is_left_out_before_anything_runs(
     told: list[Any] = []
     result = compare(tmp_path / "c", engines=["gone", "torch"], seeds=1, listen=told.append)
     assert isinstance(told[0], LeftOut) and told[0].contestant == Contestant("gone", "cpu")
-    assert "pip install 'tenfold[g]'" in told[0].why
+    assert "pip install 'tenfold[gone]'" in told[0].why and "no_such_package" in told[0].why
     assert children["ran"] == [("torch cpu", 0)]
     assert result.rows[0].status == "left out" and result.rows[0].why == told[0].why
     assert result.ok

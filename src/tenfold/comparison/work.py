@@ -158,10 +158,9 @@ def _check_price(price: Price | None, devices: Sequence[str]) -> None:
 
 def _missing(engine: str) -> str | None:
     """Why the engine can't be had here, as far as can be told without importing it."""
-    package, extra = engines_base.ENGINES[engine]
-    if importlib.util.find_spec(package) is not None:
-        return None
-    return str(MissingExtraError(package, extra, f"Training with the {engine} engine"))
+    entry = engines_base.ENGINES[engine]
+    package = entry.missing()
+    return str(MissingExtraError(package, entry.extra, f"Training with the {engine} engine")) if package else None
 
 
 # ---- the runs ------------------------------------------------------------------------------------------------------
