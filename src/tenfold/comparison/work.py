@@ -110,7 +110,9 @@ def _call(
     price: Price | None,
 ) -> _Call:
     if recipe == "auto":
-        raise CallError("A comparison needs one recipe for all, and auto is another on a GPU.", "Name one, such as --recipe quick.")
+        raise CallError(
+            "A comparison needs one recipe for all, and auto is another on a GPU.", "Name one, such as --recipe quick."
+        )
     if "seed" in overrides:
         raise CallError("The seeds of a comparison are 0, 1, 2 …; seed can't be set.", "--seeds says how many.")
     if seeds < 1:
