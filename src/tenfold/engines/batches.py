@@ -51,6 +51,14 @@ def area(before: int, after: int) -> np.ndarray:
     return (np.clip(overlap, 0, None) * after / before).astype(np.float32)
 
 
+def shrunk(height: int, width: int, size: int | None) -> tuple[int, int]:
+    """Height and width of pictures brought to a longer side of at most ``size``; their own where that is None."""
+    if size is None or size >= max(height, width):
+        return height, width
+    scale = size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def read_ahead(
     images: np.ndarray, plan: Plan, seed: int, first: int, finish: Callable[[np.ndarray], T]
 ) -> Iterator[tuple[int, T]]:

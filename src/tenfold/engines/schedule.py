@@ -56,5 +56,16 @@ def factor(schedule: Schedule, done: float) -> float:
     return _cosine(1.0, schedule.final, after)
 
 
+def low_res_size(recipe: Recipe, done: float) -> int | None:
+    """The pictures' longer side in pixels when ``done`` of the run is behind, None for their own."""
+    low = recipe.low_res
+    return low.size if low is not None and done < low.until else None
+
+
+def forgotten(decay: float, step: int) -> float:
+    """The share of the weights' moving average that step ``step`` replaces; the first steps are soon forgotten."""
+    return 1 - min(decay, (2 + step) / (11 + step))
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

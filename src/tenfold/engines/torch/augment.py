@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tenfold.engines.batches import area
+from tenfold.engines.batches import area, shrunk
 from tenfold.recipe import Augment
 
 
@@ -174,9 +174,7 @@ def _cutmix(x: Tensor, labels: Tensor, alpha: float, rng: torch.Generator | None
 def shrink(x: Tensor, size: int) -> Tensor:
     """Pictures N×3×H×W brought to a longer side of ``size`` by averaging areas, as two matrix products."""
     height, width = x.shape[2:]
-    scale = size / max(height, width)
-    rows = _area(height, max(1, round(height * scale)), x.device)
-    columns = _area(width, max(1, round(width * scale)), x.device)
+    rows, columns = (_area(a, b, x.device) for a, b in zip((height, width), shrunk(height, width, size), strict=True))
     # a column of pixels at a time, channels last all the way
     y = torch.einsum("oh,nhwc->nowc", rows, x.permute(0, 2, 3, 1))
     y = torch.einsum("pw,nowc->nopc", columns, y)

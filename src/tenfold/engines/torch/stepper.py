@@ -14,7 +14,7 @@ from tenfold import hardware
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches
 from tenfold.engines.base import Job, Notice, State
-from tenfold.engines.schedule import Plan
+from tenfold.engines.schedule import Plan, forgotten, low_res_size
 from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch, augment
 from tenfold.engines.torch.compiled import Compiled
@@ -56,7 +56,7 @@ class Stepper(base.Stepper):
         on_cuda = self.device.type == "cuda"
         self.pace = graphs.Pace(torch.cuda.Event) if on_cuda else None
         self.graphs = graphs.StepGraphs(graphs.Cuda(self.device)) if on_cuda and recipe.cuda_graphs else None
-        self.step, self.pieces, self.size = 0, 1, self._size(0.0)
+        self.step, self.pieces, self.size = 0, 1, low_res_size(recipe, 0.0)
         self._sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         self._sums = self._sums.to(self.device)
 
@@ -72,9 +72,9 @@ class Stepper(base.Stepper):
     def take(self, step: int, done: float) -> float:
         self.step = step
         factor = self.optimizers.set_rate(done)
-        self.size = self._size(done)
-        if self.recipe.ema is not None:  # the first steps are soon forgotten
-            self.forgotten.fill_(1 - min(self.recipe.ema, (2 + step) / (11 + step)))
+        self.size = low_res_size(self.recipe, done)
+        if self.recipe.ema is not None:
+            self.forgotten.fill_(forgotten(self.recipe.ema, step))
         picked = self.feed.take(step)
         torch.manual_seed(self._seed())
         if not self._replayed(picked):
@@ -168,11 +168,6 @@ class Stepper(base.Stepper):
         if batch.other is None:
             return loss(batch.labels)
         return loss(batch.labels) * batch.share + loss(batch.other) * (1 - batch.share)
-
-    def _size(self, done: float) -> int | None:
-        """The pictures' longer side in pixels when ``done`` of the run is behind, None for their own."""
-        low = self.recipe.low_res
-        return low.size if low is not None and done < low.until else None
 
     def _halve(self) -> None:
         """Memory ran out: the step is taken again in twice as many pieces, their gradients added up."""
