@@ -58,14 +58,14 @@ def test_metadata_as_the_onnx_package_reads_it(sound: bytes) -> None:
 
 
 def test_operators_are_those_of_the_export(sound: bytes) -> None:
-    """Every operator that the export writes is admitted, and none is admitted that it doesn't write."""
+    """Every operator that the export writes is admitted as its own; the rest is for other libraries' networks."""
     pools = (l.Pool("max"), l.Pool("average"), l.GlobalPool("max"))
     layers = (l.Normalize(), *pools, l.BatchNorm(), l.Activation("relu"), l.Dense(3))
     architecture = l.Architecture("rest", 8, 8, 3, layers)
     weights = canonical.initial(architecture, 0, np.zeros((1, 8, 8, 3), np.uint8))
     rest = export.build(architecture, weights, classes="abc", geometry=Geometry(8, 8), temperature=1.0, name="rest")
     used = {n.op_type for data in (sound, rest) for n in onnx.load_from_string(data).graph.node}
-    assert used == graph.OPERATORS
+    assert used == graph.OWN < graph.OPERATORS
 
 
 # ---- what it refuses ---------------------------------------------------------------------------------------
@@ -129,6 +129,31 @@ def test_sizes_without_bounds(sound: bytes, tmp_path: Path, name: str, number: i
     attribute = next(a for a in conv.attribute if a.name == name)
     attribute.ints[-1] = number
     refused(model, tmp_path / "m.onnx", "a size or padding above 64")
+
+
+@pytest.mark.parametrize("name, number, sound_one", [("axis", -8, True), ("axis", -9, False), ("group", 65537, False)])
+def test_axes_and_groups_have_bounds_of_their_own(sound: bytes, name: str, number: int, sound_one: bool) -> None:
+    model = onnx.load_from_string(sound)
+    node(model, "Softmax", **{name: number})
+    if sound_one:
+        graph.inspect(model.SerializeToString(), "it")
+        return
+    with pytest.raises(BundleError, match="a size or padding"):
+        graph.inspect(model.SerializeToString(), "it")
+
+
+@pytest.mark.parametrize("amounts", [[0, 64], [0, 65], [-1, 0], [0] * 17, None])
+def test_padding_without_bounds(sound: bytes, amounts: list[int] | None) -> None:
+    """How much is padded is a weight of the graph, which must be there and small."""
+    model = onnx.load_from_string(sound)
+    model.graph.node.append(onnx.helper.make_node("Pad", ["x", "amounts"], ["added"]))
+    if amounts is not None:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(amounts, np.int64), "amounts"))
+    if amounts == [0, 64]:
+        graph.inspect(model.SerializeToString(), "it")
+        return
+    with pytest.raises(BundleError, match="a size or padding above 64"):
+        graph.inspect(model.SerializeToString(), "it")
 
 
 def test_functions_training_and_sparse_weights(sound: bytes, tmp_path: Path) -> None:

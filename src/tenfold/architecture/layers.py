@@ -10,7 +10,8 @@ Inside a network a picture is channels × rows × columns; ``Flatten`` unrolls i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -23,6 +24,9 @@ MAX_LAYERS = 2000
 MAX_UNITS = 65536
 MAX_SIZE = 4096
 MAX_DEPTH = 4
+MAX_EXTERNAL_WEIGHTS = 20_000
+MAX_DIMENSIONS = 8
+MAX_DIMENSION = 2**31 - 1
 
 
 class Layer:  # a marker; every subclass is a frozen dataclass
@@ -143,10 +147,32 @@ class Scale(Layer):
     factor: float = 1.0
 
 
+@dataclass(frozen=True)
+class External(Layer):
+    """A whole network of another library, from normalised pixels to ``units`` logits. It stands alone after Normalize.
+
+    Its weights are told here, so that names, shapes and roles follow from the architecture without the library:
+
+    library   whose it is: ``timm``
+    name      what the library calls it: ``resnet18``
+    dropout   rate before the last layer
+    head      the library's names of the last layer's modules, which are new for each set of classes
+    weights   (the library's name, shape, role ``trained``, ``frozen`` or ``statistic``) of every float tensor
+    """
+
+    kind: ClassVar[str] = "external"
+    library: str
+    name: str
+    units: int
+    dropout: float = 0.0
+    head: tuple[str, ...] = ()
+    weights: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+
+
 LAYERS: dict[str, type[Layer]] = {
     c.kind: c
     for c in (
-        Normalize, Conv, BatchNorm, Activation, Pool, GlobalPool, Dropout, Residual, Flatten, Dense, Scale
+        Normalize, Conv, BatchNorm, Activation, Pool, GlobalPool, Dropout, Residual, Flatten, Dense, Scale, External,
     )
 }  # fmt: skip
 
@@ -160,6 +186,11 @@ class Architecture:
     width: int
     classes: int
     layers: tuple[Layer, ...]
+
+    @property
+    def external(self) -> External | None:
+        """The other library's network that this one is, if it is one."""
+        return next((layer for layer in self.layers if isinstance(layer, External)), None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -199,9 +230,14 @@ class Architecture:
 def _layer_to_dict(layer: Layer) -> dict[str, Any]:
     out: dict[str, Any] = {"kind": layer.kind}
     for f in dataclasses.fields(layer):  # type: ignore[arg-type]
-        value = getattr(layer, f.name)
-        out[f.name] = [_layer_to_dict(v) for v in value] if isinstance(value, tuple) else value
+        out[f.name] = _plain(getattr(layer, f.name))
     return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Layer):
+        return _layer_to_dict(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _known(data: Mapping[str, Any], known: set[str], where: str) -> None:
@@ -255,6 +291,8 @@ def _layer_from(data: Any, where: str, depth: int) -> Layer:
 
 
 def _value_from(value: Any, kind: str, name: str, where: str, depth: int) -> Any:
+    if (kind, name) in _EXTERNAL:
+        return _EXTERNAL[kind, name](value, where)
     if name in ("body", "shortcut"):
         return _layers_from(value, where, depth + 1)
     if name in _BOUNDS:
@@ -270,3 +308,56 @@ def _value_from(value: Any, kind: str, name: str, where: str, depth: int) -> Any
     if not isinstance(value, int | float) or isinstance(value, bool) or not -1e6 <= value <= 1e6:
         raise BundleError(f"{where} must be a number.")
     return float(value)
+
+
+# ---- another library's network, as a stranger may have written it ---------------------------------------------------
+
+_NATIVE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:-]{0,199}")
+
+
+def _native(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _NATIVE.fullmatch(value):
+        raise BundleError(f"{where} is not a name of 1 to 200 letters, digits and _ . / : -.")
+    return value
+
+
+def _head(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > 16:
+        raise BundleError(f"{where} is not a list of at most 16 names.")
+    return tuple(_native(name, f"{where}[{i}]") for i, name in enumerate(value))
+
+
+def _share(value: Any, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise BundleError(f"{where} must be a number from 0 to below 1.")
+    return float(value)
+
+
+def _weights(value: Any, where: str) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_EXTERNAL_WEIGHTS:
+        raise BundleError(f"{where} is not a list of 1 to {MAX_EXTERNAL_WEIGHTS:,} weights.")
+    out = tuple(_weight(item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len({name for name, _, _ in out}) != len(out):
+        raise BundleError(f"{where} names a weight twice.")
+    return out
+
+
+def _weight(value: Any, where: str) -> tuple[str, tuple[int, ...], str]:
+    if not isinstance(value, list) or len(value) != 3:
+        raise BundleError(f"{where} is not a name, a shape and a role.")
+    name, shape, role = value
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise BundleError(f"{where}: the shape is not a list of at most {MAX_DIMENSIONS} sizes.")
+    if role not in ("trained", "frozen", "statistic"):
+        raise BundleError(f"{where}: the role must be trained, frozen or statistic.")
+    sizes = tuple(_whole(size, f"{where}: a size", 1, MAX_DIMENSION) for size in shape)
+    return _native(name, f"{where}: the name"), sizes, role
+
+
+_EXTERNAL: dict[tuple[str, str], Callable[[Any, str], Any]] = {
+    ("external", "library"): _native,
+    ("external", "name"): _native,
+    ("external", "dropout"): _share,
+    ("external", "head"): _head,
+    ("external", "weights"): _weights,
+}

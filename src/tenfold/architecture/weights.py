@@ -1,6 +1,7 @@
 """The weights of an architecture: names, shapes, dtypes and first values, all from the architecture alone.
 
 A weight is called ``<index>_<kind>.<part>``: ``03_conv.kernel``, inside a residual ``07_residual.body.00_conv.kernel``.
+In a network of another library the rest is that library's own name: ``01_external.layer1.0.conv1.weight``.
 All are float32. Layouts are PyTorch's and ONNX's: a convolution's kernel is out×in×rows×columns, a dense kernel out×in.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tenfold.architecture.layers import (
     BatchNorm,
     Conv,
     Dense,
+    External,
     Flatten,
     GlobalPool,
     Layer,
@@ -76,7 +78,7 @@ def _walk(layers: tuple[Layer, ...], prefix: str, shape: Shape) -> Iterator[tupl
 def shape_after(layer: Layer, shape: Shape, name: str) -> Shape:
     """The shape that a layer (not a Residual) gives for ``shape``; BundleError, naming it, where it doesn't fit."""
     spatial = len(shape) == 3
-    if isinstance(layer, Conv | Pool | GlobalPool) and not spatial:
+    if isinstance(layer, Conv | Pool | GlobalPool | External) and not spatial:
         raise BundleError(f"{name} needs a picture, but the layer before gives {shape}.")
     if isinstance(layer, Conv):
         rows, columns = ((d + 2 * layer.padding - layer.kernel) // layer.stride + 1 for d in shape[1:])
@@ -88,6 +90,8 @@ def shape_after(layer: Layer, shape: Shape, name: str) -> Shape:
         after = shape[:1]
     elif isinstance(layer, Flatten):
         after = (math.prod(shape),)
+    elif isinstance(layer, External):
+        after = (layer.units,)
     elif isinstance(layer, Dense):
         if spatial:
             raise BundleError(f"{name} needs features: put Flatten or GlobalPool before it.")
@@ -111,7 +115,10 @@ def output_shapes(architecture: Architecture) -> list[tuple[str, Shape]]:
         raise BundleError("An architecture's first layer must be Normalize.")
     if any(isinstance(layer, Normalize) for layer in architecture.layers[1:]):
         raise BundleError("An architecture has one Normalize, its first layer.")
-    rows = [(name, after) for name, _, _, after in walk(architecture)]
+    found = list(walk(architecture))
+    if len(found) != 2 and any(isinstance(layer, External) for _, layer, _, _ in found):
+        raise BundleError("Another library's network stands alone after Normalize.")
+    rows = [(name, after) for name, _, _, after in found]
     if rows[-1][1] != (architecture.classes,):
         raise BundleError(f"The network gives {rows[-1][1]}, not {architecture.classes} logits.")
     return rows
@@ -148,6 +155,9 @@ def _layer_specs(layer: Layer, before: Shape) -> Iterator[tuple[str, WeightSpec]
         yield "kernel", WeightSpec((layer.units, before[0]), "trained")
         if layer.bias:
             yield "bias", WeightSpec((layer.units,), "trained")
+    elif isinstance(layer, External):
+        for native, own, role in layer.weights:
+            yield native, WeightSpec(own, cast(Role, role))
 
 
 def count(architecture: Architecture) -> int:
@@ -173,7 +183,8 @@ def check(architecture: Architecture, weights: Mapping[str, np.ndarray]) -> None
 
 
 def initial(architecture: Architecture, seed: int, images: np.ndarray) -> dict[str, np.ndarray]:
-    """First weights from a seed and the training images (uint8 N×H×W×3), the same for every engine.
+    """First weights from a seed and the training images (uint8 N×H×W×3), the same for every engine. Those of another
+    library's network are its engine's to give (``engines/external.py``).
 
     Each weight has a random stream of its own, (seed, its position), so adding a layer leaves the others as they were.
     """
@@ -181,6 +192,8 @@ def initial(architecture: Architecture, seed: int, images: np.ndarray) -> dict[s
     mean, std = mean_and_std(sample)
     out: dict[str, np.ndarray] = {}
     for name, layer, before, _ in walk(architecture):
+        if isinstance(layer, External):
+            raise TypeError(f"the first weights of {architecture.name} are its engine's to give")
         for part, spec in _layer_specs(layer, before):
             rng = np.random.default_rng([seed, len(out)])
             if isinstance(layer, Normalize):

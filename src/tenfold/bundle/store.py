@@ -42,6 +42,7 @@ class BundleContent:
     metrics         plain JSON, and so is provenance (see Manifest)
     golden_images   uint8 N×H×W×3, 1 to 256 of them
     golden_logits   float32 N×classes: what the engine gives for them, before temperature
+    graph           for a network of another library: its engine's ONNX graph, from ``pixels`` to logits
     """
 
     name: str
@@ -54,6 +55,7 @@ class BundleContent:
     provenance: Mapping[str, Any]
     golden_images: np.ndarray
     golden_logits: np.ndarray
+    graph: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,28 @@ def _write_model(path: Path, content: BundleContent, probabilities: np.ndarray) 
         temperature=content.temperature,
         name=content.name,
         path=path,
+        graph=content.graph,
     )
     answers = runtime.open(path).probabilities(content.golden_images)
     verdict = gate.require(probabilities, answers, path.name)
     return {"runtime": runtime.version(), **verdict.to_dict()}
+
+
+def require_graph(architecture: Architecture, graph: bytes) -> None:
+    """Refuses an engine's graph of another library's network where no bundle could be written from it.
+
+    Raises BundleError, saying what in it is the reason.
+    """
+    from tenfold.export import external
+    from tenfold.runtimes import graph as reader
+
+    try:
+        made = external.simplified(graph, architecture.height, architecture.width)
+        reader.inspect(made.SerializeToString(), "it")
+    except BundleError as error:
+        raise BundleError(
+            f"{architecture.name} can't be kept as a bundle: {error.message}", "Take another network."
+        ) from None
 
 
 def _manifest(folder: Path, content: BundleContent, digest: str, parity: Mapping[str, Any]) -> Manifest:
@@ -322,7 +342,7 @@ def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        value = np.ascontiguousarray(weights[name], dtype="<f4")
+        value = np.asarray(weights[name], dtype="<f4", order="C")
         digest.update(f"{name}\0{','.join(map(str, value.shape))}\0".encode())
         digest.update(value.data)
     return digest.hexdigest()

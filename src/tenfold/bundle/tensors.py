@@ -29,7 +29,7 @@ def save(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The same arrays give the same bytes, in whatever order they come."""
     from safetensors.numpy import save as to_bytes
 
-    data: bytes = to_bytes({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    data: bytes = to_bytes({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
     return data
 
 

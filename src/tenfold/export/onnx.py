@@ -38,6 +38,7 @@ from tenfold.architecture.layers import (
 )
 from tenfold.data.dataset import Geometry
 from tenfold.errors import BundleError, MissingExtraError
+from tenfold.export import external
 from tenfold.paths import write_whole
 from tenfold.runtimes.graph import FORMAT, INPUT, OUTPUT
 
@@ -55,17 +56,21 @@ def write(
     temperature: float,
     name: str,
     path: Path,
+    graph: bytes | None = None,
 ) -> None:
     """Write the model to ``path``, whole or not at all; the same arguments give the same bytes.
 
-    ``weights`` holds float32 arrays by canonical name. The metadata (``metadata_props``) are
+    ``weights`` holds float32 arrays by canonical name. For a network of another library ``graph`` is what its engine
+    wrote: an ONNX graph from ``pixels`` to logits. The metadata (``metadata_props``) are
     ``tenfold.format``, ``tenfold.name``, ``tenfold.classes`` (a JSON list), ``tenfold.geometry`` (JSON) and
     ``tenfold.temperature``.
 
     Raises MissingExtraError where the package onnx isn't installed, BundleError where weights don't fit the
     architecture or the file would pass the 2 GB that an ONNX file can have.
     """
-    model = build(architecture, weights, classes=classes, geometry=geometry, temperature=temperature, name=name)
+    model = build(
+        architecture, weights, classes=classes, geometry=geometry, temperature=temperature, name=name, graph=graph
+    )
     write_whole(path, model)
 
 
@@ -77,6 +82,7 @@ def build(
     geometry: Geometry,
     temperature: float,
     name: str,
+    graph: bytes | None = None,
 ) -> bytes:
     """The bytes that :func:`write` writes."""
     try:
@@ -88,12 +94,19 @@ def build(
         raise BundleError(f"{len(classes)} class names for a network with {architecture.classes} logits.")
     if 4 * canonical.count(architecture) > MAX_BYTES:
         raise BundleError("The network is too large for an ONNX file, which can hold 2 GB.")
-    graph = _Graph(weights)
-    logits = graph.layers(architecture.layers, "", INPUT)
+    made = _Graph(weights)
+    rest: Any = None
+    if architecture.external is None:
+        logits = made.layers(architecture.layers, "", INPUT)
+    elif graph is None:
+        raise BundleError(f"The graph of {architecture.name} is its engine's to write, and there is none.")
+    else:
+        rest = external.simplified(graph, architecture.height, architecture.width)
+        logits = rest.graph.output[0].name
     if temperature != 1:
-        logits = graph.add("Div", "temperature.scaled", logits, graph.constant("temperature", temperature))
-    graph.add("Softmax", OUTPUT, logits, axis=-1)
-    proto = _model(onnx, graph, architecture, name)
+        logits = made.add("Div", "temperature.scaled", logits, made.constant("temperature", temperature))
+    made.add("Softmax", OUTPUT, logits, axis=-1)
+    proto = _model(onnx, made, rest, architecture, name)
     texts = {
         "tenfold.format": str(FORMAT),
         "tenfold.name": name,
@@ -107,8 +120,9 @@ def build(
     return data
 
 
-def _model(onnx: Any, graph: _Graph, architecture: Architecture, name: str) -> Any:
-    """The ModelProto around ``graph``'s nodes and initializers."""
+def _model(onnx: Any, graph: _Graph, rest: Any, architecture: Architecture, name: str) -> Any:
+    """The ModelProto around ``graph``'s nodes and initializers, and before them those of the ModelProto ``rest`` where
+    an engine wrote the network."""
     helper, types = onnx.helper, onnx.TensorProto
     nodes = [
         helper.make_node(op, inputs, [output], name=output, **attributes)
@@ -117,13 +131,17 @@ def _model(onnx: Any, graph: _Graph, architecture: Architecture, name: str) -> A
     initializers = [
         onnx.numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in graph.initializers.items()
     ]
+    opsets = [helper.make_opsetid("", OPSET)]
+    if rest is not None:
+        nodes, initializers = [*rest.graph.node, *nodes], [*rest.graph.initializer, *initializers]
+        opsets = list(rest.opset_import)
     pixels = helper.make_tensor_value_info(
         INPUT, types.UINT8, ["N", architecture.height, architecture.width, 3], "RGB, rows from the top"
     )
     probabilities = helper.make_tensor_value_info(OUTPUT, types.FLOAT, ["N", architecture.classes])
     return helper.make_model(
         helper.make_graph(nodes, architecture.name, [pixels], [probabilities], initializers),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=opsets,
         ir_version=IR_VERSION,
         producer_name="tenfold",
         doc_string=f"{name}: uint8 pixels N×H×W×3 to calibrated probabilities",

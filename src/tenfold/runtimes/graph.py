@@ -12,6 +12,7 @@ The field numbers are those of onnx.proto (ONNX IR), the encoding is protobuf's.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,26 +24,39 @@ MAX_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_PARTS = 200_000
 MAX_METADATA = 8 * 2**20
 MAX_NUMBER = 64  # of kernels, strides and paddings, as an architecture bounds them
+MAX_GROUPS = 65536  # of a convolution, which are no more work than one
+MAX_PADDINGS = 16  # two for each of eight axes
+MAX_NAME = 1000
 FORMAT = 1  # of the metadata
 
 INPUT = "pixels"
 OUTPUT = "probabilities"
 
-# All that export.onnx writes. Each takes time and memory in proportion to its inputs and the weights.
+# All that export.onnx writes of its own, and beside it what is left of other libraries' networks (export.external).
+# Each takes time and memory in proportion to its inputs and the weights; Pad's amounts are bounded as paddings are.
 # fmt: off
-OPERATORS = frozenset((
+OWN = frozenset((
     "Add", "AveragePool", "BatchNormalization", "Cast", "Conv", "Div", "Erf", "Flatten", "Gemm",
     "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Mul", "Relu", "Sigmoid", "Softmax", "Sub", "Transpose",
+))
+OPERATORS = OWN | frozenset((
+    "Abs", "Clip", "Concat", "Elu", "Exp", "Gather", "HardSigmoid", "HardSwish", "InstanceNormalization",
+    "LayerNormalization", "LeakyRelu", "MatMul", "Max", "Min", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceL2",
+    "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Tanh",
+    "Unsqueeze",
 ))
 # fmt: on
 
 # Messages of onnx.proto and those of their fields that hold messages, or that are refused.
 _MODEL = {"graph": 7, "metadata": 14, "training": 20, "functions": 25, "opset": 8}
 _GRAPH = {"node": 1, "initializer": 5, "sparse": 15, "input": 11, "output": 12}
-_NODE = {"op_type": 4, "attribute": 5, "domain": 7}
+_NODE = {"input": 1, "op_type": 4, "attribute": 5, "domain": 7}
+_TENSOR = {"name": 8, "raw_data": 9}
 _ATTRIBUTE_REFUSED = {5: "a tensor", 6: "a graph", 10: "tensors", 11: "graphs", 22: "a tensor", 23: "tensors"}
+_ATTRIBUTE_NAME = 1
 _ATTRIBUTE_NUMBERS = (3, 8)  # i and ints
 _MINUS_ONE = 2**64 - 1  # as a varint; the one negative number written, for the last axis
+_AXIS = 2**64 - 8  # the first of up to eight axes, counted from the last
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 Field = tuple[int, "int | memoryview"]
@@ -105,6 +119,8 @@ class _Reader:
     def __init__(self, where: str) -> None:
         self.where = where
         self.left = MAX_PARTS
+        self.paddings: list[str] = []  # the names of the values that say how much is padded
+        self.few: dict[str, list[int]] = {}  # weights that can be such values
 
     def model(self, data: memoryview) -> dict[str, str]:
         metadata: dict[str, str] = {}
@@ -129,26 +145,39 @@ class _Reader:
                 self.tensor(self.message(value))
             elif number == _GRAPH["sparse"]:
                 raise self.refused("sparse weights")
+        for name in self.paddings:
+            if name not in self.few or not all(0 <= amount <= MAX_NUMBER for amount in self.few[name]):
+                raise self.refused(f"a size or padding above {MAX_NUMBER}")
 
     def node(self, data: memoryview) -> None:
+        pads, inputs = False, list[str]()
         for number, value in self.fields(data):
-            if number == _NODE["op_type"]:
+            if number == _NODE["input"]:
+                inputs.append(bytes(self.message(value)[:MAX_NAME]).decode(errors="replace"))
+            elif number == _NODE["op_type"]:
                 operator = bytes(self.message(value)[:80]).decode()
                 if operator not in OPERATORS:
                     raise self.refused(f"the operator {operator!r}")
+                pads = pads or operator == "Pad"
             elif number == _NODE["domain"] and bytes(self.message(value)[:80]) not in (b"", b"ai.onnx"):
                 raise self.refused("operators of another domain")
             elif number == _NODE["attribute"]:
                 self.attribute(self.message(value))
+        if pads:
+            self.paddings.append(inputs[1] if len(inputs) > 1 else "")
 
     def attribute(self, data: memoryview) -> None:
+        name, numbers = b"", list[int]()
         for number, value in self.fields(data):
             if number in _ATTRIBUTE_REFUSED:
                 raise self.refused(f"{_ATTRIBUTE_REFUSED[number]} within an operator")
-            if number in _ATTRIBUTE_NUMBERS:
-                numbers = [value] if isinstance(value, int) else self.packed(value)
-                if any(MAX_NUMBER < n < _MINUS_ONE for n in numbers):
-                    raise self.refused(f"a size or padding above {MAX_NUMBER}")
+            if number == _ATTRIBUTE_NAME:
+                name = bytes(self.message(value)[:MAX_NAME])
+            elif number in _ATTRIBUTE_NUMBERS:
+                numbers += [value] if isinstance(value, int) else self.packed(value)
+        most = MAX_GROUPS if name == b"group" else MAX_NUMBER
+        if any(most < n < (_AXIS if name in (b"axis", b"axes") else _MINUS_ONE) for n in numbers):
+            raise self.refused(f"a size or padding above {MAX_NUMBER}")
 
     def packed(self, data: memoryview) -> Iterator[int]:
         at = 0
@@ -158,9 +187,16 @@ class _Reader:
             yield value
 
     def tensor(self, data: memoryview) -> None:
+        name, amounts = "", list[int]()
         for number, value in self.fields(data):
-            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
+            if number == _TENSOR["name"]:
+                name = bytes(self.message(value)[:MAX_NAME]).decode(errors="replace")
+            elif number == _TENSOR["raw_data"] and len(raw := self.message(value)) in range(8, 8 * MAX_PADDINGS + 1, 8):
+                amounts += struct.unpack(f"<{len(raw) // 8}q", raw)
+            elif number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
                 raise self.refused("weights kept in another file")
+        if amounts:
+            self.few.setdefault(name, []).extend(amounts)
 
     def entry(self, data: memoryview, into: dict[str, str]) -> None:
         """A key and value of metadata_props."""

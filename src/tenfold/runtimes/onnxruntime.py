@@ -73,6 +73,17 @@ def start(
     return OnnxRuntime(_session(data, 1 if quick else threads, quick, where), where, metadata)
 
 
+def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> list[np.ndarray]:
+    """What the outputs called ``names`` of a graph of our own making come to for ``images``. BundleError where it
+    does not run."""
+    session = _session(data, None, True, where)
+    try:
+        found: list[np.ndarray] = session.run(names, {graph.INPUT: images})
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+    return found
+
+
 def version() -> str:
     """``onnxruntime`` and its version."""
     import onnxruntime
