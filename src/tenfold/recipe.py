@@ -54,9 +54,17 @@ class Data(_Part):
 
 
 class Model(_Part):
-    """A network of the zoo and its sizes."""
+    """A network and its sizes: one of tenfold's own, or another library's as it is."""
 
-    name: str = Field("sprint", description="cnn, sprint or resnet18")
+    name: str = Field(
+        "sprint", max_length=200, description="cnn, sprint or resnet18; or any of timm's, as timm:resnet50"
+    )
+    pretrained: bool = Field(
+        False, description="timm: start from the weights that come with the network, all but the last layer's"
+    )
+    pretrained_file: str | None = Field(
+        None, max_length=4096, description="timm: those weights in a safetensors file here, instead of a download"
+    )
     widths: tuple[Annotated[int, Field(gt=0, le=4096)], ...] | None = Field(
         None, description="filters of each stage; the network's own where null"
     )
@@ -139,6 +147,17 @@ class LowRes(_Part):
     until: Fraction = Field(0.6, description="share of the steps trained at this size")
 
 
+class Finetune(_Part):
+    """Train the last layer first and alone, then the rest of the network with it at a lower rate."""
+
+    frozen_epochs: NonNegative = Field(
+        1.0, description="epochs in which only the last layer is trained, batch norm's statistics left as they are"
+    )
+    body_lr: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="factor on the rates of all but the last layer, from then on"
+    )
+
+
 class Log(_Part):
     tensorboard: bool = Field(False, description="write TensorBoard event files into the run folder")
 
@@ -207,6 +226,7 @@ class Recipe(_Part):
         None, description="decay a step of the weights' moving average, which is what is evaluated and kept"
     )
     low_res: LowRes | None = None
+    finetune: Finetune | None = None
     patience: Positive | None = Field(None, description="stop after this many epochs without a better val accuracy")
     time_limit: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds of training, schedule fitted")
     evaluate: Evaluate = Evaluate()

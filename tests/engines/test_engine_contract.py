@@ -261,6 +261,33 @@ class TestEngine:
         assert not same(plain.weights, changed.weights)
         assert all(np.isfinite(w).all() for w in changed.weights.values())
 
+    @pytest.mark.parametrize("more", [{}, {"virtual_batch_size": 8}, {"optimizer__name": "sgd"}])
+    def test_a_frozen_body_stays_as_it_is(self, engine: base.Engine, squares: Dataset, more: dict[str, Any]) -> None:
+        """Weights and batch norm's statistics alike, as long as only the last layer is trained; all move afterwards."""
+        if not engine.finetunes:
+            pytest.skip(f"the {engine.name} engine refuses finetune")
+        tuned = {"finetune": {"frozen_epochs": 1, "body_lr": 0.5}, **more}
+        task = job(engine, with_fields(epochs=1, **tuned), squares)
+        first = engine.fit(task).weights
+        moved = {n for n, w in first.items() if not np.array_equal(w, task.weights[n])}
+        head = next(n for n in reversed(list(first)) if n.endswith(".kernel"))
+        assert moved == {head}
+        after = engine.fit(job(engine, with_fields(epochs=2, **tuned), squares)).weights
+        learnt = {n for n, s in weights.specs(task.architecture).items() if s.role != "frozen" and s.counted}
+        assert {n for n, w in after.items() if not np.array_equal(w, task.weights[n])} == learnt
+
+    def test_a_resumed_fine_tuning_equals_an_unbroken_one(self, engine: base.Engine, squares: Dataset) -> None:
+        """Resumed while the body rests, at the step when it begins, and after it."""
+        if not engine.finetunes:
+            pytest.skip(f"the {engine.name} engine refuses finetune")
+        recipe = with_fields(epochs=2, finetune={"frozen_epochs": 1}, optimizer__name="adamw")
+        memory = Memory()
+        whole = engine.fit(job(engine, recipe, squares, checkpoints=memory)).weights
+        states = {s.meta["step"]: s for s in memory.states}
+        for step in (3, 8, 11):
+            resumed = engine.fit(job(engine, recipe, squares, resume=states[step])).weights
+            assert same(whole, resumed), f"resumed at step {step}"
+
     @pytest.mark.parametrize("preset", ["quick", "balanced", "strong", "sprint", "accurate"])
     def test_a_preset_takes_another_size_and_number_of_classes(self, engine: base.Engine, preset: str) -> None:
         rng = np.random.default_rng(0)

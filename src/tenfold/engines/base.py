@@ -22,7 +22,8 @@ import numpy as np
 
 from tenfold.architecture.layers import Architecture
 from tenfold.data.dataset import Dataset
-from tenfold.errors import MissingExtraError, UnknownNameError
+from tenfold.engines import external
+from tenfold.errors import MissingExtraError, UnknownNameError, UnsupportedError
 from tenfold.recipe import Recipe
 
 
@@ -211,9 +212,13 @@ class Stepper(ABC):
 
 
 class Engine(ABC):
-    """A framework behind the contract. Engines hold no state between calls."""
+    """A framework behind the contract. Engines hold no state between calls.
+
+    finetunes   whether its steps leave weights and batch norm's statistics alone while their group rests
+    """
 
     name: str
+    finetunes: bool = False
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
@@ -248,6 +253,10 @@ class Engine(ABC):
     ) -> np.ndarray:
         """float32 logits N×classes for uint8 images N×H×W×3."""
 
+    def library(self, name: str) -> external.Library:
+        """Another package's networks, where ENGINES says that this engine reaches them."""
+        raise UnsupportedError(f"The {self.name} engine has no networks of {name}.")
+
     def device(self, name: str) -> Device:
         """The device called ``name``; ``auto`` is the fastest. One that isn't there is an error, never a fallback."""
         found = self.devices()
@@ -264,11 +273,15 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an engine is: its folder under ``engines/``, the packages it imports, and the extra that brings them."""
+    """Where an engine is: its folder under ``engines/``, the packages it imports, and the extra that brings them.
+
+    libraries   other packages whose networks it reaches; each is also the name of the extra that brings it
+    """
 
     folder: str
     packages: tuple[str, ...]
     extra: str
+    libraries: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """The first of its packages that is not installed."""
@@ -276,8 +289,28 @@ class Entry:
 
 
 ENGINES: dict[str, Entry] = {
-    "torch": Entry("torch", ("torch",), "torch"),
+    "torch": Entry("torch", ("torch",), "torch", ("timm",)),
 }
+
+
+def check_network(recipe: Recipe, engine: str) -> None:
+    """Refuses another library's network, before the engine is imported: one that the engine called ``engine`` doesn't
+    reach or that the recipe's settings don't fit, a library that isn't installed, a file of weights that is none."""
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    external.check(recipe, engine, {name: entry.libraries for name, entry in ENGINES.items()})
+    library = external.library(recipe.model.name)
+    if library is not None and importlib.util.find_spec(library) is None:
+        raise MissingExtraError(library, library, f"model.name={recipe.model.name}")
+
+
+def check(engine: Engine, architecture: Architecture, recipe: Recipe, device: Device) -> None:
+    """Refuses what an engine can't do: first what is refused the same way in all of them."""
+    if recipe.finetune is not None and not engine.finetunes:
+        raise UnsupportedError(
+            f"finetune is not available with the {engine.name} engine.", "Take --engine torch or --set finetune=null."
+        )
+    engine.check(architecture, recipe, device)
 
 
 def load(name: str) -> Engine:

@@ -124,3 +124,37 @@ def test_a_step_whose_scaled_gradients_overflow_is_left_out() -> None:
         else:  # Adam's first step is the rate, whatever the gradient's size
             assert moved == pytest.approx([recipe.optimizer.lr] * len(moved), rel=1e-3)
             assert optimizers._all[0].count == 1
+
+
+def test_a_rule_whose_weights_all_rest_is_passed_over_by_the_scaler() -> None:
+    """Muon's kernels rest while the last layer alone is trained: they have no gradients, and count no step."""
+    from tenfold import recipe as recipes
+    from tenfold.architecture import zoo
+    from tenfold.engines.groups import body
+    from tenfold.engines.schedule import plan
+    from tenfold.engines.torch import build
+    from tenfold.engines.torch.optimize import Optimizers
+
+    recipe = recipes.override(recipes.load("sprint"), {"model.widths": [8], "finetune": {"frozen_epochs": 1}})
+    architecture = zoo.build(recipe.model, 16, 16, 4)
+    net = build.build(architecture)
+    for p in net.parameters():
+        torch.nn.init.normal_(p)
+    optimizers = Optimizers(recipe, architecture, build.tensors(net, architecture), plan(recipe, 1000))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.zeros(()))
+    optimizers.set_rate(0.0)
+    resting = body(architecture)
+    before = {n: t.detach().clone() for n, t in optimizers.named.items()}
+    for name, tensor in optimizers.named.items():
+        tensor.grad = None if name in resting else torch.ones_like(tensor)
+    optimizers.step(scaler)
+    moved = {n for n, t in optimizers.named.items() if not torch.equal(t.detach(), before[n])}
+    assert moved == set(before) - set(resting)
+    assert {row["role"]: row["count"] for rule in optimizers._all for row in counts(rule)} == {
+        "bias": 0, "whiten": 0, "head": 1, "muon": 0,
+    }  # fmt: skip
+
+
+def counts(rule: Rule) -> list[dict[str, Any]]:
+    return [{"role": row["group"].role, "count": row["count"]} for row in rule.param_groups]

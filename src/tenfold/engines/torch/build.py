@@ -16,6 +16,7 @@ from tenfold.architecture.layers import (
     Conv,
     Dense,
     Dropout,
+    External,
     Flatten,
     GlobalPool,
     Layer,
@@ -141,6 +142,8 @@ class _Residual(nn.Module):
 
 def build(architecture: Architecture) -> nn.Sequential:
     """The native module of an architecture: uint8 N×H×W×3 (or float N×3×H×W, 0 to 255) to logits N×classes."""
+    if architecture.external is not None:
+        return _with_external(architecture, architecture.external)
     shape = (3, architecture.height, architecture.width)
     with torch.device("meta"):
         # nothing is drawn or filled here: load_weights gives every value
@@ -150,6 +153,17 @@ def build(architecture: Architecture) -> nn.Sequential:
         if isinstance(module, _BatchNorm):  # a gamma or beta that the architecture hasn't is no weight of it
             module.weight.data.fill_(1)
             module.bias.data.zero_()
+    return net
+
+
+def _with_external(architecture: Architecture, network: External) -> nn.Sequential:
+    from tenfold.engines.torch import external
+
+    module = external.module(network, architecture.height, architecture.width)
+    names = (layer_name(index, layer) for index, layer in enumerate(architecture.layers))
+    net = nn.Sequential()
+    for name, part in zip(names, (_Normalize(), module), strict=True):
+        net.add_module(name, part)
     return net
 
 
@@ -211,8 +225,20 @@ def tensors(net: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
     for name in specs(architecture):
         layer, _, part = name.rpartition(".")
         module = net.get_submodule(layer)
-        found[name] = getattr(module, _ATTRIBUTES[part])
+        if architecture.external is not None and not isinstance(module, _Normalize):
+            found[name] = getattr(module, part)
+        else:
+            found[name] = getattr(module, _ATTRIBUTES[part])
     return found
+
+
+def train(net: nn.Module, resting: bool) -> None:
+    """Training mode; ``resting``: batch norms go by their statistics and leave them as they are."""
+    net.train()
+    if resting:
+        for module in net.modules():
+            if isinstance(module, _BatchNorm | nn.modules.batchnorm._NormBase):
+                module.eval()
 
 
 @torch.no_grad()

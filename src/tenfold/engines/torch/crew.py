@@ -27,6 +27,7 @@ class Crew:
     def __init__(self, net: nn.Module, architecture: Architecture, parts: int) -> None:
         self.net, self.threads = net, torch.get_num_threads()
         self.nets = [net, *(_twin(net, architecture) for _ in range(parts - 1))]
+        self.resting = False  # see build.train
         self.generators = [torch.Generator() for _ in self.nets]
         for module, generator in zip(self.nets, self.generators, strict=True):
             for dropout in build.dropouts(module):
@@ -43,13 +44,14 @@ class Crew:
 
         def run(part: int) -> tuple[Tensor, Tensor]:
             self.generators[part].manual_seed(seeds[part])
-            module = self.nets[part].train()
+            module = self.nets[part]
+            build.train(module, self.resting)
             module.zero_grad()
             return task(module, part, self.generators[part])
 
         done = list(self._pool.map(run, range(len(self.nets))))
         self._add_gradients()
-        for norms in zip(*map(build.batch_norms, self.nets), strict=True):
+        for norms in () if self.resting else zip(*map(build.batch_norms, self.nets), strict=True):
             build.average_statistics(norms[0], [(norm.mean, norm.variance) for norm in norms])
         losses, right = zip(*done, strict=True)
         return torch.stack(losses).sum(), torch.stack(right).sum()

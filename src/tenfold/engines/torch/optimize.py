@@ -22,7 +22,8 @@ class Optimizers:
 
     def __init__(self, recipe: Recipe, architecture: Architecture, named: Mapping[str, Tensor], plan: Plan) -> None:
         self.recipe = recipe
-        self.named = {n: t for n, t in named.items() if specs(architecture)[n].role == "trained"}
+        found = specs(architecture)
+        self.named = {n: t for n, t in named.items() if found[n].role == "trained"}
         self._all = self._make(groups(recipe, architecture, plan))
 
     def _make(self, of: list[Group]) -> list[Rule]:
@@ -48,6 +49,7 @@ class Optimizers:
         for optimizer in self._all:
             for row in optimizer.param_groups:
                 row["lr"] = row["group"].rate(self.recipe, done)
+                row["resting"] = row["group"].resting(done)
             optimizer.prepare()
         return factor(self.recipe.schedule, done)
 
@@ -63,6 +65,8 @@ class Optimizers:
     def step(self, scaler: torch.amp.GradScaler) -> None:
         """:meth:`update` and :meth:`advance` where the scaled gradients are finite."""
         for optimizer in self._all:
+            if all(row["resting"] for row in optimizer.param_groups):
+                continue  # no gradients: the scaler takes that for a mistake
             scaler.unscale_(optimizer)
             scaler.step(optimizer)
         scaler.update()
@@ -79,8 +83,9 @@ class Optimizers:
             for tensor, state in optimizer.state.items():
                 for key, value in state.items():
                     out[f"{names[id(tensor)]}#{key}"] = value.detach().cpu().float().contiguous().numpy().copy()
-                if isinstance(optimizer, Adam):
-                    out[f"{names[id(tensor)]}#step"] = np.array(optimizer.count, np.float32)
+            if isinstance(optimizer, Adam):
+                for row in optimizer.param_groups:
+                    out.update({f"{names[id(p)]}#step": np.array(row["count"], np.float32) for p in row["params"]})
         return out
 
     @torch.no_grad()
@@ -93,5 +98,8 @@ class Optimizers:
                 for key, value in state.items():
                     if f"{name}#{key}" in arrays:
                         value.copy_(torch.from_numpy(np.array(arrays[f"{name}#{key}"])))
-                if f"{name}#step" in arrays:
-                    optimizer.count = int(arrays[f"{name}#step"])
+            for row in optimizer.param_groups:
+                steps = arrays.get(f"{names[id(row['params'][0])]}#step")
+                if steps is not None:
+                    row["count"] = int(steps)
+                    optimizer.count = max(optimizer.count, row["count"])

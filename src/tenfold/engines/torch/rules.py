@@ -18,7 +18,8 @@ Group = dict[str, Any]
 
 
 class Rule(torch.optim.Optimizer, ABC):
-    """A rule over parameter groups. ``group["lr"]`` is the rate that the next ``prepare`` sends to the device."""
+    """A rule over parameter groups. ``group["lr"]`` is the rate that the next ``prepare`` sends to the device, and
+    ``group["count"]`` the steps that the group has taken; one that is ``resting`` takes none."""
 
     scalars: tuple[str, ...] = ("rate",)  # what a group has on the device
     buffers: tuple[str, ...] = ()  # what a weight has, zero at first
@@ -28,6 +29,7 @@ class Rule(torch.optim.Optimizer, ABC):
         self.count = 0  # steps taken
         for group in self.param_groups:
             device = group["params"][0].device
+            group["count"], group["resting"] = 0, False
             group["scalars"] = {name: torch.zeros((), device=device) for name in self.scalars}
             for p in group["params"]:
                 for name in self.buffers:
@@ -39,7 +41,7 @@ class Rule(torch.optim.Optimizer, ABC):
                 group["scalars"][name].fill_(value)
 
     def values(self, group: Group) -> dict[str, float]:
-        """The scalars of a group for the step after ``count``."""
+        """The scalars of a group for the step after its ``count``."""
         return {"rate": group["lr"]}
 
     @torch.no_grad()
@@ -55,6 +57,8 @@ class Rule(torch.optim.Optimizer, ABC):
 
     def advance(self) -> None:
         self.count += 1
+        for group in self.param_groups:
+            group["count"] += not group["resting"]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.prepare()
@@ -98,7 +102,7 @@ class Adam(Rule):
 
     def values(self, group: Group) -> dict[str, float]:
         """The rate over the first correction, the root of the second, and what decoupled decay leaves of a weight."""
-        first, second = (1 - beta ** (self.count + 1) for beta in group["betas"])
+        first, second = (1 - beta ** (group["count"] + 1) for beta in group["betas"])
         return {"rate": group["lr"] / first, "root": second**0.5, "kept": 1 - group["lr"] * group["weight_decay"]}
 
     def update_group(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tenfold import hardware
 from tenfold.architecture.weights import specs
-from tenfold.engines import base, batches
+from tenfold.engines import base, batches, groups
 from tenfold.engines.base import Job, Notice, State
 from tenfold.engines.schedule import Plan, forgotten, low_res_size
 from tenfold.engines.torch import build, devices, graphs
@@ -57,6 +57,7 @@ class Stepper(base.Stepper):
         self.pace = graphs.Pace(torch.cuda.Event) if on_cuda else None
         self.graphs = graphs.StepGraphs(graphs.Cuda(self.device)) if on_cuda and recipe.cuda_graphs else None
         self.step, self.pieces, self.size = 0, 1, low_res_size(recipe, 0.0)
+        self.frozen, self.resting = groups.frozen(recipe, plan), False
         self._sums = torch.zeros(2, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         self._sums = self._sums.to(self.device)
 
@@ -73,6 +74,7 @@ class Stepper(base.Stepper):
         self.step = step
         factor = self.optimizers.set_rate(done)
         self.size = low_res_size(self.recipe, done)
+        self._rest(done < self.frozen)
         if self.recipe.ema is not None:
             self.forgotten.fill_(forgotten(self.recipe.ema, step))
         picked = self.feed.take(step)
@@ -103,7 +105,7 @@ class Stepper(base.Stepper):
         """Whether the step was taken as a CUDA graph. See :mod:`tenfold.engines.torch.graphs`."""
         if self.graphs is None:
             return False
-        key = (self.size, self.pieces)
+        key = (self.size, self.pieces, self.resting)
         try:
             done = self.graphs.take(key, picked, lambda static: self._compute(static, self.forward_backward))
         except torch.OutOfMemoryError:  # nothing has been computed: the step is taken in smaller pieces
@@ -130,7 +132,7 @@ class Stepper(base.Stepper):
         caller has seeded PyTorch's generators for this step."""
         if self.crew is not None:
             return self._by_crew(self.crew, picked)
-        self.net.train()
+        build.train(self.net, self.resting)
         images = picked.gather(self.recipe.augment)
         batch = augment(images, picked.labels, self.recipe.augment, self.mean, self.size)
         loss_sum = torch.zeros((), device=self.device)
@@ -168,6 +170,19 @@ class Stepper(base.Stepper):
         if batch.other is None:
             return loss(batch.labels)
         return loss(batch.labels) * batch.share + loss(batch.other) * (1 - batch.share)
+
+    def _rest(self, resting: bool) -> None:
+        """While all but the last layer rests, no gradients are computed for it."""
+        if resting == self.resting:
+            return
+        self.resting = resting
+        nets: list[torch.nn.Module] = [self.net]
+        if self.crew is not None:
+            self.crew.resting, nets = resting, self.crew.nets
+        for net in nets:
+            found = build.tensors(net, self.job.architecture)
+            for name in groups.body(self.job.architecture):
+                found[name].requires_grad_(not resting)
 
     def _halve(self) -> None:
         """Memory ran out: the step is taken again in twice as many pieces, their gradients added up."""
