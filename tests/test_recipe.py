@@ -19,7 +19,7 @@ def test_a_preset_survives_yaml_and_says_its_own_name(name: str, tmp_path: Path)
 
 
 def test_the_presets_are_those_that_are_promised() -> None:
-    assert recipe.presets() == ["accurate", "balanced", "classic", "quick", "sprint", "strong"]
+    assert recipe.presets() == ["accurate", "balanced", "classic", "finetune", "quick", "sprint", "strong"]
 
 
 def test_override_sets_dotted_fields_and_makes_and_removes_parts() -> None:

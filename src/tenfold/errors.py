@@ -9,7 +9,7 @@
     │   └── RunExistsError          2    409   the run folder asked for already holds a run
     ├── DataError                   1    422   the data can't be used as it is
     │   ├── ImageError              1    422   one picture that can't be decoded
-    │   └── DownloadError           1    502   an archive could not be had, or is not the one expected
+    │   └── DownloadError           1    502   an archive or weights could not be had, or are not those expected
     ├── BundleError                 1    500   a bundle that is damaged, or not one
     ├── RunError                    1    409   a run folder that can't be used: locked, or nothing to resume
     ├── TrainingError               1    500   training could not go on: NaN, memory, disk

@@ -84,6 +84,7 @@ def _versions(work: Work) -> dict[str, str]:
         "tenfold": tenfold.__version__,
         **hardware.versions("numpy", "pillow", "onnxruntime", "onnx"),
         **work.engine.versions(),
+        **(hardware.versions(network.library) if (network := work.architecture.external) is not None else {}),
     }
 
 
@@ -135,11 +136,19 @@ def write_bundle(work: Work, run: Run, fitted: FitResult, figures: Figures) -> s
             "precision": fitted.precision,
             "train_seconds": round(fitted.seconds, 3),
             "epochs": round(fitted.epochs, 4),
+            **({"pretrained": run.record["pretrained"]} if run.record.get("pretrained") else {}),
         },
         golden_images=golden,
         golden_logits=work.engine.logits(work.architecture, fitted.weights, golden, work.device),
+        graph=_graph(work, fitted.weights),
     )
     return store.write(run.bundle, content)
+
+
+def _graph(work: Work, trained: Mapping[str, np.ndarray]) -> bytes | None:
+    """The ONNX graph that only the engine can write; None for a network of tenfold's own."""
+    network = work.architecture.external
+    return None if network is None else work.engine.library(network.library).graph(work.architecture, trained)
 
 
 def write_evaluation(run: Run, evaluation: Evaluation) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import tenfold
-from tenfold import hardware, outcome, words
+from tenfold import hardware, networks, outcome, words
 from tenfold import recipe as recipes
 from tenfold import run as runs
-from tenfold.architecture import weights, zoo
+from tenfold.architecture import weights
 from tenfold.clock import Clock, Listen
 from tenfold.data import load_dataset
 from tenfold.data.dataset import Dataset
@@ -107,7 +107,8 @@ def train(
     """Train a classifier, measure it, and leave a run folder with its bundle and report.
 
     data       a dataset's name (``digits``, ``cifar10``, ``cifar100``), a folder of pictures, a CSV, or a Dataset
-    recipe     a preset's name, a YAML file or a Recipe; ``auto`` takes ``quick`` on a CPU and ``sprint`` on a GPU
+    recipe     a preset's name, a YAML file or a Recipe; ``auto`` takes ``quick`` on a CPU and ``sprint`` on a GPU, and
+               ``finetune`` where the overrides name another library's network
     engine     ``torch``
     device     ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``
     overrides  recipe fields by dotted name: ``{"epochs": 3, "optimizer.lr": 0.1}``
@@ -138,18 +139,23 @@ def _call(
 ) -> _Call:
     """Everything that can be refused without looking at a picture is refused here."""
     named: Recipe | None = None
+    if recipe == "auto" and networks.is_external(overrides):
+        recipe = "finetune"
     if isinstance(recipe, Recipe):
         named = overridden(recipe, overrides)
     elif recipe != "auto":
         named = overridden(recipes.load(recipe), overrides)
     # what is wrong with the fields is told before a framework is imported
-    _require_extras(named or overridden(recipes.load("quick"), overrides))
+    fields = named or overridden(recipes.load("quick"), overrides)
+    _require_extras(fields)
+    engines.check_network(fields, engine)
     framework = engines.load(engine)
     where = framework.device(device)
     if named is None:
         named = overridden(recipes.load("quick" if where.name == "cpu" else "sprint"), overrides)
+    named = networks.as_made_for(framework, named)
     size = 32 if named.data.size == "auto" else named.data.size
-    framework.check(zoo.build(named.model, size, size, 10), named, where)
+    engines.check(framework, networks.build(framework, named.model, size, size, 10), named, where)
     return _Call(data, named, framework, where)
 
 
@@ -180,8 +186,9 @@ def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) 
     notes = [*dataset.notes, *changed]
     for sentence in notes:
         clock.listen(Notice(sentence))
-    architecture = zoo.build(recipe.model, dataset.geometry.height, dataset.geometry.width, len(dataset.classes))
-    call.engine.check(architecture, recipe, call.device)
+    height, width = dataset.geometry.height, dataset.geometry.width
+    architecture = networks.build(call.engine, recipe.model, height, width, len(dataset.classes))
+    engines.check(call.engine, architecture, recipe, call.device)
     work = Work(call.engine, call.device, recipe, architecture, dataset)
     if run is not None:
         _check_same_data(run, dataset)
@@ -318,10 +325,14 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
 
 
 def _fit(work: Work, clock: Clock, run: Run, notes: list[str]) -> FitResult:
-    """Trains; what the engine has to tell is added to ``notes``."""
     architecture, recipe, dataset = work.architecture, work.recipe, work.dataset
-    first = weights.initial(architecture, recipe.seed, dataset["train"].images)
     state = run.last()
+
+    def say(sentence: str) -> None:
+        notes.append(sentence)
+        clock.listen(Notice(sentence))
+
+    first = networks.first_weights(work, run, say, resumed=state is not None)
     run.trim_metrics(state.meta["step"] if state else -1)
     clock.phase("train")
     with _interrupts() as stop, _board(run) as board:

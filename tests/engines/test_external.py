@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tenfold import recipe as recipes
+from tenfold.architecture import zoo
 from tenfold.architecture.layers import Architecture, External, Normalize
 from tenfold.engines import base, external
 from tenfold.errors import CallError, MissingExtraError, RecipeError, UnknownNameError, UnsupportedError
@@ -75,8 +76,6 @@ def test_only_safetensors_are_taken_for_weights(tmp_path: Path) -> None:
 
 
 def test_pretrained_weights_are_not_of_tenfold_s_own_networks() -> None:
-    from tenfold.architecture import zoo
-
     with pytest.raises(RecipeError, match="no pretrained weights for the network resnet18"):
         zoo.build(recipes.Model(name="resnet18", pretrained=True), 32, 32, 10)
 
@@ -114,6 +113,9 @@ def test_an_engine_refuses_what_it_does_not_say_it_has() -> None:
     with pytest.raises(UnsupportedError, match="The bare engine has no networks of timm"):
         engine.library("timm")
     network = Architecture("x", 8, 8, 3, (Normalize(), External("timm", "x", 3, weights=(("w", (1,), "trained"),))))
+    with pytest.raises(UnsupportedError, match="The network x needs an engine that has the networks of timm"):
+        base.check(engine, network, asked(finetune=None), engine.device("cpu"))
     with pytest.raises(UnsupportedError, match="finetune is not available with the bare engine"):
         base.check(engine, network, asked(), engine.device("cpu"))
-    base.check(engine, network, asked(finetune=None), engine.device("cpu"))
+    own = zoo.build(recipes.Model(name="resnet18"), 32, 32, 3)
+    base.check(engine, own, asked(finetune=None), engine.device("cpu"))

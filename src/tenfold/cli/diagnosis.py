@@ -34,6 +34,7 @@ _NOT_FEATURES = ("all", "dev")
 # What the extras bring, in words.
 PURPOSES = {
     "torch": "training with PyTorch, and the report",
+    "timm": "networks of timm and their pretrained weights",
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",

@@ -73,15 +73,16 @@ def _print_table(as_json: bool) -> None:
     render.show(
         table,
         "",
-        "auto, the default of tenfold train, takes quick on a CPU and sprint on a GPU.",
+        "auto, the default of tenfold train, takes quick on a CPU and sprint on a GPU, and finetune for a network of "
+        "another library.",
         "tenfold recipes NAME prints one whole; tenfold recipes --fields explains every field.",
     )
     return None
 
 
-def _effort(value: Recipe) -> float:
-    """An order from light to heavy for the table: epochs times the widest stage."""
-    return value.epochs * max(value.model.widths or (64,))
+def _effort(value: Recipe) -> tuple[bool, float]:
+    """An order from light to heavy for the table, epochs times the widest stage, and fine-tuning after it."""
+    return value.finetune is not None, value.epochs * max(value.model.widths or (64,))
 
 
 def _print_one(name: str, changes: list[str], as_json: bool) -> None:

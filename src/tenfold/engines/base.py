@@ -300,8 +300,15 @@ def check_network(recipe: Recipe, engine: str) -> None:
         raise UnknownNameError("engine", engine, ENGINES)
     external.check(recipe, engine, {name: entry.libraries for name, entry in ENGINES.items()})
     library = external.library(recipe.model.name)
-    if library is not None and importlib.util.find_spec(library) is None:
-        raise MissingExtraError(library, library, f"model.name={recipe.model.name}")
+    if library is not None:
+        _require_library(library, engine, f"model.name={recipe.model.name}")
+
+
+def _require_library(library: str, engine: str, purpose: str) -> None:
+    if engine not in ENGINES or library not in ENGINES[engine].libraries:
+        raise UnsupportedError(f"{purpose} needs an engine that has the networks of {library}; {engine} has not.")
+    if importlib.util.find_spec(library) is None:
+        raise MissingExtraError(library, library, purpose)
 
 
 def check(engine: Engine, architecture: Architecture, recipe: Recipe, device: Device) -> None:
@@ -310,6 +317,13 @@ def check(engine: Engine, architecture: Architecture, recipe: Recipe, device: De
         raise UnsupportedError(
             f"finetune is not available with the {engine.name} engine.", "Take --engine torch or --set finetune=null."
         )
+    if architecture.external is not None:
+        _require_library(architecture.external.library, engine.name, f"The network {architecture.name}")
+        if recipe.finetune is not None and not architecture.external.head:
+            raise UnsupportedError(
+                f"finetune trains the last layer first, and {architecture.name} does not say which that is.",
+                "Take --set finetune=null.",
+            )
     engine.check(architecture, recipe, device)
 
 

@@ -13,6 +13,10 @@ def check_low_res(architecture: Architecture, recipe: Recipe) -> None:
     """Raises UnsupportedError where ``low_res`` asks for pictures that the network can't take."""
     if recipe.low_res is None:
         return
+    if architecture.external is not None:
+        raise UnsupportedError(
+            f"low_res is for tenfold's own networks, not {architecture.name}.", "Take --set low_res=null."
+        )
     if any(isinstance(layer, Flatten) for layer in architecture.layers):
         raise UnsupportedError(
             f"low_res needs a network that takes any size; {architecture.name} flattens its pixels.",

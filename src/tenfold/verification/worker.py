@@ -123,7 +123,7 @@ def _engine(job: Job, bundle: store.Bundle) -> tuple[str, str, Ask]:
     engine = base.load(job.name)
     device = engine.device(job.device)
     architecture = bundle.manifest.architecture
-    engine.check(architecture, Recipe(precision="fp32"), device)
+    base.check(engine, architecture, Recipe(precision="fp32"), device)
     weights = bundle.weights()
     version = ", ".join(f"{name} {v}" for name, v in engine.versions().items())
     return device.name, version, lambda images: engine.logits(architecture, weights, images, device, precision="fp32")

@@ -9,6 +9,7 @@ import torch
 
 from tenfold.architecture.layers import Architecture
 from tenfold.engines import base, loop
+from tenfold.engines.external import Library
 from tenfold.engines.low_res import check_low_res
 from tenfold.engines.schedule import plan
 from tenfold.engines.torch import build, compiled, devices
@@ -21,6 +22,12 @@ from tenfold.recipe import Recipe
 
 class TorchEngine(base.Engine):
     name = "torch"
+    finetunes = True
+
+    def library(self, name: str) -> Library:
+        from tenfold.engines.torch import external
+
+        return external.Timm()
 
     def versions(self) -> dict[str, str]:
         found = {"torch": str(torch.__version__)}
