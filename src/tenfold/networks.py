@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tenfold import recipe as recipes
 from tenfold.architecture import weights, zoo
 from tenfold.architecture.layers import Architecture
 from tenfold.bundle import store
+from tenfold.data.dataset import Interpolation
 from tenfold.engines import external
 from tenfold.engines.base import Engine
 from tenfold.outcome import Work
@@ -35,7 +36,8 @@ def build(engine: Engine, model: Model, height: int, width: int, classes: int) -
 
 
 def as_made_for(engine: Engine, recipe: Recipe) -> Recipe:
-    """Another library's network gets pictures of the size that it was made for, where the recipe asks for none."""
+    """Another library's network gets pictures of the size and interpolation that it was made for, where the recipe
+    asks for none."""
     library = external.library(recipe.model.name)
     if library is None:
         return recipe
@@ -43,6 +45,8 @@ def as_made_for(engine: Engine, recipe: Recipe) -> Recipe:
     pixels = engine.library(library).pixels(recipe.model)
     if recipe.data.size == "auto":
         changes["data.size"] = pixels.size
+    if recipe.data.interpolation == "auto" and pixels.interpolation in get_args(Interpolation):
+        changes["data.interpolation"] = pixels.interpolation
     if recipe.model.pretrained_file is not None:  # the run may be resumed from another folder
         changes["model.pretrained_file"] = str(Path(recipe.model.pretrained_file).absolute())
     return recipes.override(recipe, changes) if changes else recipe

@@ -39,6 +39,9 @@ class Data(_Part):
         "squash",
         description="squash changes the aspect; crop cuts the longer side; pad fills with the background",
     )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = Field(
+        "auto", description="how pixels are made of others; auto is bilinear, or what a network of timm was made for"
+    )
     background: tuple[Byte, Byte, Byte] = Field(
         (0, 0, 0), description="RGB under transparent pictures and around padded ones"
     )

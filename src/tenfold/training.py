@@ -282,7 +282,10 @@ def fit_to_data(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, list[str]]:
     The size is the pictures'; pictures that a mirror would change aren't flipped; the batch leaves at least eight steps
     an epoch, and SGD's rates shrink with it. Raises RecipeError where the recipe asks for what the data hasn't got.
     """
-    changes: dict[str, Any] = {"data.size": dataset.geometry.height}
+    changes: dict[str, Any] = {
+        "data.size": dataset.geometry.height,
+        "data.interpolation": dataset.geometry.interpolation,
+    }
     if dataset.split_rule and "val_fraction" in dataset.split_rule:
         changes["data.val_fraction"] = dataset.split_rule["val_fraction"]
     notices = []

@@ -199,3 +199,11 @@ def test_parts_that_contradict_each_other(sound: dict[str, Any]) -> None:
     ):
         with pytest.raises(BundleError):
             read({**sound, **change})
+
+
+def test_interpolation_is_told_where_it_is_not_bilinear(sound: dict[str, Any]) -> None:
+    assert "interpolation" not in sound["geometry"] and read(sound).geometry.interpolation == "bilinear"
+    cubic = read({**sound, "geometry": {**sound["geometry"], "interpolation": "bicubic"}})
+    assert cubic.geometry.interpolation == "bicubic" and parse(cubic.to_json().encode()) == cubic
+    with pytest.raises(BundleError, match=r"geometry\.interpolation is not one of bilinear, bicubic"):
+        read({**sound, "geometry": {**sound["geometry"], "interpolation": "nearest"}})

@@ -459,3 +459,14 @@ def test_only_decode_imports_pillow():
         if any(line.split()[:1] in (["import"], ["from"]) and "PIL" in line for line in path.read_text().splitlines())
     ]
     assert importers == [str(Path("data") / "decode.py")]
+
+
+@pytest.mark.parametrize("policy", ["squash", "crop", "pad"])
+def test_the_interpolation_is_the_geometry_s(policy):
+    linear = decode(saved(PHOTO, "PNG"), Geometry(20, 20, policy))
+    cubic = decode(saved(PHOTO, "PNG"), Geometry(20, 20, policy, interpolation="bicubic"))
+    np.testing.assert_array_equal(linear, decode(saved(PHOTO, "PNG"), Geometry(20, 20, policy, (0, 0, 0), "bilinear")))
+    assert np.abs(linear.astype(int) - cubic).max() > 3
+    if policy == "squash":
+        expected = Image.fromarray(PHOTO).resize((20, 20), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(cubic, np.asarray(expected))

@@ -49,3 +49,9 @@ def test_no_framework_is_imported_for_them():
     code = "import sys; from tenfold.data import load_dataset; load_dataset(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"sklearn", "torch", "matplotlib", "rich", "typer", "onnxruntime"} & set(done.stdout.split())
+
+
+def test_the_interpolation_is_the_recipe_s():
+    bilinear, cubic = load_dataset("digits"), load_dataset("digits", Data(interpolation="bicubic"))
+    assert (bilinear.geometry.interpolation, cubic.geometry.interpolation) == ("bilinear", "bicubic")
+    assert not np.array_equal(bilinear["test"].images, cubic["test"].images)

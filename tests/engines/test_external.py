@@ -82,8 +82,9 @@ def test_pretrained_weights_are_not_of_tenfold_s_own_networks() -> None:
 
 def test_what_differs_from_tenfold_s_pixels_is_said() -> None:
     assert external.Pixels(224).differs() is None
-    assert external.Pixels(224, "bicubic", 0.875).differs() == (
-        "resized by bicubic interpolation (here: bilinear) and cut to the middle 87.5 % (here: whole)"
+    assert external.Pixels(224, "bicubic").differs() is None  # the geometry has it
+    assert external.Pixels(224, "lanczos", 0.875).differs() == (
+        "resized by lanczos interpolation (here: bilinear) and cut to the middle 87.5 % (here: whole)"
     )
 
 

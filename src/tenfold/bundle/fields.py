@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from tenfold.data.dataset import Geometry, Resize
+from tenfold.data.dataset import Geometry, Interpolation, Resize
 from tenfold.errors import BundleError
 
 MAX_DEPTH = 32
@@ -138,7 +138,12 @@ def classes(value: Any, where: str) -> tuple[str, ...]:
 
 
 def geometry(value: Any, where: str) -> Geometry:
-    fields = entries(value, ("height", "width", "resize", "background"), where)
+    names = ("height", "width", "resize", "background")
+    interpolated = "interpolation" in anything(value, where)
+    fields = entries(value, (*names, "interpolation") if interpolated else names, where)
+    interpolation = fields.get("interpolation", "bilinear")
+    if interpolation not in get_args(Interpolation):
+        raise BundleError(f"{where}.interpolation is not one of {', '.join(get_args(Interpolation))}.")
     resize = fields["resize"]
     if resize not in get_args(Resize):
         raise BundleError(f"{where}.resize is not one of {', '.join(get_args(Resize))}.")
@@ -151,4 +156,5 @@ def geometry(value: Any, where: str) -> Geometry:
         width=whole(fields["width"], f"{where}.width", 1, MAX_SIZE),
         resize=resize,
         background=(red, green, blue),
+        interpolation=interpolation,
     )

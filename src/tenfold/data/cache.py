@@ -22,7 +22,7 @@ import numpy as np
 
 from tenfold import paths
 from tenfold.data import crew, decode, split
-from tenfold.data.dataset import SPLITS, Dataset, Geometry, Skipped, Split
+from tenfold.data.dataset import SPLITS, Dataset, Geometry, Skipped, Split, square
 from tenfold.data.fingerprint import DIGEST, fingerprint
 from tenfold.data.listing import Item, Listing, letters_or_digits, printable, several
 from tenfold.data.lock import locked
@@ -48,7 +48,7 @@ def load(listing: Listing, settings: recipe.Data, report: Report) -> Dataset:
     """The listed pictures as a Dataset, from the cache where they are, else decoded into it. Raises
     DataError."""
     size, said = _size(listing.items, settings)
-    geometry = Geometry(size, size, settings.resize, settings.background)
+    geometry = square(size, settings)
     codes, rule = _splits(listing, settings)
     order = sorted(range(len(codes)), key=lambda i: (codes[i], i))  # listings are sorted by origin
     plan = _Plan(listing, geometry, [listing.items[i] for i in order], codes[order], rule)

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tenfold.errors import DataError, UnknownNameError
 
+if TYPE_CHECKING:
+    from tenfold import recipe
+
 SPLITS = ("train", "val", "test")
 
 Resize = Literal["squash", "crop", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -25,20 +29,30 @@ class Geometry:
 
     ``resize``: ``squash`` changes the aspect, ``crop`` keeps it and cuts the longer side about the centre, ``pad``
     keeps it and fills the rest with ``background`` (RGB, 0 to 255), on which transparent pictures are laid too.
+    ``interpolation`` is how pixels are made of others.
     """
 
     height: int
     width: int
     resize: Resize = "squash"
     background: tuple[int, int, int] = (0, 0, 0)
+    interpolation: Interpolation = "bilinear"
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        """Plain JSON; ``interpolation`` is in it where it is not bilinear."""
+        out: dict[str, Any] = {
             "height": self.height,
             "width": self.width,
             "resize": self.resize,
             "background": list(self.background),
         }
+        return out if self.interpolation == "bilinear" else {**out, "interpolation": self.interpolation}
+
+
+def square(size: int, settings: recipe.Data) -> Geometry:
+    """``size`` × ``size`` pixels by a recipe's settings."""
+    interpolation = "bilinear" if settings.interpolation == "auto" else settings.interpolation
+    return Geometry(size, size, settings.resize, settings.background, interpolation)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ How each kind becomes RGB:
   integers up to 65535 are taken as 16-bit, floats from 0 to 1 as such and up to 255 as bytes; anything else
   is stretched from the picture's own minimum to its maximum. Never clipped.
 - of an animation or a file of several pages the first
-- resizing is bilinear with antialiasing (Pillow's, which widens the triangle with the reduction)
+- resizing is bilinear, or bicubic where the geometry says so, with antialiasing (Pillow's, which widens the filter
+  with the reduction)
 - large JPEGs are decoded at 1/2, 1/4 or 1/8 by libjpeg, which leaves out the fine detail before it is computed,
   wherever the resize that follows would blur it away: see LEAST_LEFT. The pixels differ a little from those of a
   whole decode, so this is part of what they mean: ``VERSION`` changes with it, and there is no other way to decode.
@@ -331,23 +332,28 @@ def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
     if image.size == target:
         return image
     if geometry.resize == "squash":
-        return _resample(image, target, (0, 0, width, height))
+        return _resample(image, target, (0, 0, width, height), geometry)
     if geometry.resize == "crop":
         scale = min(width / target[0], height / target[1])
         inner = (min(width, target[0] * scale), min(height, target[1] * scale))
         left, top = (width - inner[0]) / 2, (height - inner[1]) / 2
         if inner == target:  # nothing to resize: cut at whole pixels, so that none is blended
             left, top = int(left), int(top)
-        return _resample(image, target, (left, top, left + inner[0], top + inner[1]))
+        return _resample(image, target, (left, top, left + inner[0], top + inner[1]), geometry)
     scale = max(width / target[0], height / target[1])
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
     canvas = Image.new("RGB", target, geometry.background)
     offset = ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2)
-    canvas.paste(_resample(image, size, (0, 0, width, height)), offset)
+    canvas.paste(_resample(image, size, (0, 0, width, height), geometry), offset)
     return canvas
 
 
-def _resample(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
-    """Bilinear, antialiased. Reductions of 6 and more go by whole factors first, which can't be told apart by
-    eye."""
-    return image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def _resample(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], geometry: Geometry
+) -> Image.Image:
+    """By the geometry's interpolation, antialiased. Reductions of 6 and more go by whole factors first, which can't be
+    told apart by eye."""
+    return image.resize(size, _FILTERS[geometry.interpolation], box=box, reducing_gap=3.0)

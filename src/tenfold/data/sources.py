@@ -11,7 +11,7 @@ import numpy as np
 
 from tenfold import paths
 from tenfold.data import split
-from tenfold.data.dataset import SPLITS, Dataset, Geometry, Split
+from tenfold.data.dataset import SPLITS, Dataset, Geometry, Split, square
 from tenfold.data.fingerprint import fingerprint, image_digests
 from tenfold.data.progress import Progress, Report, silent
 from tenfold.errors import CallError, UnknownNameError
@@ -103,7 +103,7 @@ def _digits(settings: recipe.Data) -> Dataset:
 
     pixels, labels = builtin.digits()
     size = builtin.AUTO_SIZE if settings.size == "auto" else settings.size
-    geometry = Geometry(size, size, settings.resize, settings.background)
+    geometry = square(size, settings)
     images = _resized(pixels, geometry)
     origins = [f"digits/{i}" for i in range(len(labels))]
     val = split.val_share(settings.val_fraction, len(labels))
@@ -180,7 +180,7 @@ def _cifar(
     pictures = cifar.load(variant, found, val_of, report)
     val = split.val_share(settings.val_fraction, pictures.sizes[0] + pictures.sizes[1])
     size = cifar.SIDE if settings.size == "auto" else settings.size
-    geometry = Geometry(size, size, settings.resize, settings.background)
+    geometry = square(size, settings)
     images, digests = _resized(pictures.images, geometry), pictures.digests
     if images is not pictures.images:
         digests = image_digests(images)

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from tenfold.architecture import zoo
 from tenfold.architecture.layers import Architecture
 from tenfold.bundle.tensors import other_kind
+from tenfold.data.dataset import Interpolation
 from tenfold.errors import CallError, RecipeError, UnknownNameError, UnsupportedError
 from tenfold.recipe import Model, Recipe
 
@@ -38,7 +39,7 @@ class Pixels:
     def differs(self) -> str | None:
         """What differs from tenfold's way from a picture to pixels, in words."""
         found = []
-        if self.interpolation != "bilinear":
+        if self.interpolation not in get_args(Interpolation):
             found.append(f"resized by {self.interpolation} interpolation (here: bilinear)")
         if self.crop != 1:
             found.append(f"cut to the middle {100 * self.crop:g} % (here: whole)")

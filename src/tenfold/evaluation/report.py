@@ -280,7 +280,7 @@ def _data(content: ReportContent) -> str:
         "source": d.source,
         "images": ", ".join(f"{int(c.sum()):,} {name}" for name, c in counts.items()),
         "classes": f"{len(d.classes):,}",
-        "pixels": f"{d.geometry.width} × {d.geometry.height}, resize: {d.geometry.resize}",
+        "pixels": f"{d.geometry.width} × {d.geometry.height}, resize: {d.geometry.resize}, {d.geometry.interpolation}",
         "splits": _rule(d.split_rule),
         "left out": f"{len(d.skipped):,} pictures" if d.skipped else "none",
         "fingerprint": d.fingerprint[:16],

@@ -187,6 +187,7 @@ def _settings(model: Described, split: str) -> Data:
     if split == ALL:
         kept |= {"val_fraction": 0.0, "test_fraction": 0.0}
     kept |= {"size": geometry.height, "resize": geometry.resize, "background": list(geometry.background)}
+    kept["interpolation"] = geometry.interpolation
     return recipe.from_mapping({"data": kept}, f"the recipe in {model.name}").data
 
 

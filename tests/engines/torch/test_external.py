@@ -195,10 +195,12 @@ def test_from_data_to_a_bundle(small: None, squares: Dataset, tmp_path: Path) ->
     assert recipes.read(tmp_path / "run" / "recipe.yaml").name == "finetune"
 
 
-def test_the_size_is_the_network_s_where_none_is_asked_for(small: None) -> None:
+def test_size_and_interpolation_are_the_network_s_where_none_are_asked_for(small: None) -> None:
     engine = base.load("torch")
-    assert networks.as_made_for(engine, tuned()).data.size == 12
-    assert networks.as_made_for(engine, tuned(data__size=20)).data.size == 20
+    made = networks.as_made_for(engine, tuned()).data
+    assert (made.size, made.interpolation) == (12, "bicubic")
+    asked = networks.as_made_for(engine, tuned(data__size=20, data__interpolation="bilinear")).data
+    assert (asked.size, asked.interpolation) == (20, "bilinear")
 
 
 @pytest.mark.parametrize(
