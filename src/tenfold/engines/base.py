@@ -277,6 +277,7 @@ class Entry:
 
 ENGINES: dict[str, Entry] = {
     "torch": Entry("torch", ("torch",), "torch"),
+    "opencl": Entry("tinygrad", ("tinygrad",), "opencl"),
 }
 
 
