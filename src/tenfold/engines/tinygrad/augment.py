@@ -37,13 +37,14 @@ def _looked_up(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _turned(pixels: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Each picture turned about its centre, bilinear, reflected at the edges: float32."""
+    """Each picture turned about its centre, bilinear, reflected at the edges: float32. A positive angle turns the content
+    from the x axis towards the y axis, which points down."""
     count, height, width, _ = pixels.shape
     y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[None, :, None]
     x = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, None, :]
     cos, sin = (f(angle.astype(np.float32))[:, None, None] for f in (np.cos, np.sin))
-    columns = _reflected(cos * x - sin * y + (width - 1) / 2, width)
-    rows = _reflected(sin * x + cos * y + (height - 1) / 2, height)
+    columns = _reflected(cos * x + sin * y + (width - 1) / 2, width)
+    rows = _reflected(cos * y - sin * x + (height - 1) / 2, height)
     which = np.arange(count)[:, None, None]
     top, left = (np.clip(np.floor(at).astype(np.int64), 0, size - 1) for at, size in ((rows, height), (columns, width)))
     down, right = (rows - top)[..., None], (columns - left)[..., None]
@@ -111,8 +112,8 @@ def _gray(x: Tensor) -> Tensor:
 
 def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """bool N×1×H×W, true in each picture's rectangle."""
-    rows = Tensor.arange(int(x.shape[2]), device=x.device).reshape(1, -1) - top.reshape(-1, 1)
-    columns = Tensor.arange(int(x.shape[3]), device=x.device).reshape(1, -1) - left.reshape(-1, 1)
+    rows = Tensor.arange(int(x.shape[2])).reshape(1, -1) - top.reshape(-1, 1)
+    columns = Tensor.arange(int(x.shape[3])).reshape(1, -1) - left.reshape(-1, 1)
     in_rows = (rows >= 0) * (rows < height)
     in_columns = (columns >= 0) * (columns < width)
     return in_rows.reshape(-1, 1, int(x.shape[2]), 1) * in_columns.reshape(-1, 1, 1, int(x.shape[3]))

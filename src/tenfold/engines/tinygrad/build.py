@@ -145,7 +145,7 @@ def _dropout(x: Tensor, rate: float, training: Training) -> Tensor:
     """Values kept by a hash of their position, the step's seed and which dropout layer it is: computed where they are
     used, so no mask is stored or sent."""
     training.dropouts += 1
-    at = Tensor.arange(math.prod(int(d) for d in x.shape), dtype=dtypes.uint32, device=x.device).reshape(x.shape)
+    at = Tensor.arange(math.prod(int(d) for d in x.shape), dtype=dtypes.uint32).reshape(x.shape)
     bits = _mixed(at + _mixed(training.seed + training.dropouts))
     keep = bits >= round(rate * 2**32)
     return keep.where(x / (1 - rate), 0)

@@ -18,9 +18,13 @@ from typing import Any
 
 from tenfold import hardware
 from tenfold.engines.base import Device
+from tenfold.engines.tinygrad import pocl
 from tenfold.errors import UnknownNameError, UnsupportedError
 
-NO_DRIVER = "Install an OpenCL driver: pocl-opencl-icd (any processor), intel-opencl-icd, or rocm-opencl-runtime (AMD)."
+NO_DRIVER = (
+    "Install an OpenCL driver: pocl-opencl-icd for a processor, intel-opencl-icd or rocm-opencl-runtime for a card of "
+    "Intel's or AMD's."
+)
 
 # tinygrad's runtimes beside OpenCL: tenfold's name, what people call it, and the file without which none is there
 _RUNTIMES = {
@@ -72,11 +76,11 @@ def find(name: str) -> Device:
 
 def place(device: Device) -> str:
     """What tinygrad calls a device."""
-    if device.name == "cpu" or device.name.startswith("opencl"):
-        for index, one in enumerate(opencl()):
-            if device.label == _label(one):
-                return f"CL:{index}" if index else "CL"
-    return device.name.upper().removesuffix(":0")
+    name = device.name
+    if name == "cpu":
+        first = next((index for index, one in enumerate(opencl()) if one.processor), None)
+        name = "cpu" if first is None else f"opencl:{first}"
+    return name.replace("opencl", "cl").upper().removesuffix(":0")
 
 
 def on_processor(device: Device) -> bool:
@@ -88,8 +92,20 @@ def default(device: Device) -> Iterator[None]:
     """What tinygrad makes by itself while the block runs lies on ``device``: it would look for one otherwise."""
     from tinygrad.helpers import Context
 
+    _prepared(place(device))
     with Context(DEV=place(device).split(":")[0]):
         yield
+
+
+@functools.cache
+def _prepared(where: str) -> None:
+    if not where.startswith("CL"):
+        return
+    from tinygrad import Device as Devices
+
+    index = int(where.partition(":")[2] or 0)
+    if opencl()[index].driver == pocl.PLATFORM:
+        pocl.take_source(Devices[where])
 
 
 # ---- OpenCL --------------------------------------------------------------------------------------------------------

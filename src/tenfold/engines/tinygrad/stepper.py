@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad import Device, Tensor, TinyJit, dtypes
 
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches
@@ -18,6 +18,9 @@ from tenfold.engines.tinygrad.feed import Feed
 from tenfold.engines.tinygrad.inference import logits
 from tenfold.engines.tinygrad.optimize import Optimizer
 from tenfold.errors import TrainingError
+
+# Steps sent to a card before it is waited for: what is sent lies in memory until then, and the schedule follows the time
+AHEAD = 4
 
 
 class Stepper(base.Stepper):
@@ -44,16 +47,13 @@ class Stepper(base.Stepper):
         """A realized tensor of its own on the device."""
         return Tensor(np.array(array, copy=True), device=self.where).realize()
 
-    def announce(self) -> None:
-        size = "picture size" if self.recipe.low_res else "recipe"
-        self.job.report(Notice(f"The first step of a {size} is compiled, which takes longer than all others."))
-
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def take(self, step: int, done: float) -> float:
         size = self._size(done)
         if size not in self._steps:
             self._steps[size] = self._compiled(size)
+            self.job.report(Notice("Compiling a step, which takes longer than computing it."))
         arrays = self.feed.take(step)
         seed = batches.step_seed(self.recipe.seed, step)
         arrays["now"] = np.array([self._forgotten(step), *self.optimizer.scalars(done, step)], np.float32)
@@ -64,6 +64,8 @@ class Stepper(base.Stepper):
             self._steps[size](dict(zip(names, inputs, strict=True)))
         except (RuntimeError, MemoryError) as error:
             raise self._explained(error) from error
+        if devices.on_processor(self.job.device) or step % AHEAD == 0:
+            Device[self.where].synchronize()
         return factor(self.recipe.schedule, done)
 
     def _forgotten(self, step: int) -> float:
@@ -147,8 +149,6 @@ class Stepper(base.Stepper):
         self._sums = self._sent(np.array(state.meta["sums"], np.float32))
 
     def close(self) -> None:
-        from tinygrad import Device
-
         self.feed.close()
         Device[self.where].synchronize()
 
