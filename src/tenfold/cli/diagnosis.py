@@ -336,7 +336,10 @@ def _about_opencl(cards: list[str], engines: dict[str, Any]) -> Iterator[dict[st
     if opencl["state"] == "missing":
         yield _item("Where ROCm does not know the AMD card, the opencl engine may.", "pip install 'tenfold[opencl]'")
     elif opencl["state"] == "ok" and not on_card:
-        yield _item("The AMD card has no OpenCL driver.", "sudo apt install mesa-opencl-icd  # or rocm-opencl-runtime, AMD's own")
+        yield _item(
+            "The AMD card has no OpenCL driver.",
+            "sudo apt install mesa-opencl-icd  # or rocm-opencl-runtime, AMD's own",
+        )
     elif opencl["state"] == "ok":
         yield _item("Without ROCm the AMD card trains through OpenCL.", "tenfold train digits --engine opencl")
 

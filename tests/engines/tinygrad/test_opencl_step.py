@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ import pytest
 from tenfold import recipe as recipes
 from tenfold.architecture import layers as l
 from tenfold.architecture import weights
-from tenfold.engines import base
+from tenfold.engines import base, rules
 from tenfold.engines.base import Device, Job
 from tenfold.engines.draws import draw
+from tenfold.engines.groups import groups
 from tenfold.engines.schedule import plan
 from tenfold.errors import TrainingError, UnsupportedError
 from tenfold.recipe import Augment, Recipe
 
-NETWORK = l.Architecture("small", 16, 16, 4, (l.Normalize(), l.Flatten(), l.Dense(4)))
+NETWORK = l.Architecture(
+    "small", 16, 16, 4,
+    (l.Normalize(), l.Conv(6, 3, stride=2), l.Activation(), l.Conv(4, 3, stride=2, bias=True), l.Flatten(), l.Dense(4)),
+)  # fmt: skip
 
 
 def made(cpu: Device, recipe: Recipe, squares: Any) -> Any:
@@ -40,10 +45,10 @@ def test_a_batch_is_convolved_in_parts_as_a_whole(cpu: Device) -> None:
             Tensor(rng.normal(size=shape).astype(np.float32), device=where).realize()
             for shape in ((6, 3, 7, 5), (4, 3, 3, 3), (6, 4, 4, 3))
         )
-        found = conv(x, kernel, None, 2, 1)
-        plain = x.conv2d(kernel, stride=2, padding=1)
-        assert np.allclose(found.numpy(), plain.numpy(), atol=1e-5)
-        ours, theirs = ((y * ahead).sum().gradient(x, kernel) for y in (found, plain))
+        ours, theirs = (
+            [y, *(y * ahead).sum().gradient(x, kernel)]
+            for y in (conv(x, kernel, None, 2, 1), x.conv2d(kernel, stride=2, padding=1))
+        )
         Tensor.realize(*ours, *theirs)
         for a, b in zip(ours, theirs, strict=True):
             assert np.allclose(a.numpy(), b.numpy(), atol=1e-4)
@@ -73,27 +78,57 @@ def test_batch_norm_takes_its_statistics_over_unequal_parts(cpu: Device) -> None
     assert np.allclose(statistics["00_batchnorm.variance"], variance, rtol=1e-5)
 
 
-def test_buffers_weights_and_average_move_together(cpu: Device, squares: Any) -> None:
-    """All are written in place in one go: each must have been read before it is written, or after, as the rule says."""
+class Spelled:
+    """NumPy's spelling of what the rules need."""
+
+    def matrix(self, kernel: np.ndarray) -> np.ndarray:
+        return kernel.reshape(len(kernel), -1)
+
+    def kernel(self, matrix: np.ndarray, like: np.ndarray) -> np.ndarray:
+        return matrix.reshape(like.shape)
+
+    def transpose(self, matrix: np.ndarray) -> np.ndarray:
+        return matrix.T
+
+    def total(self, array: np.ndarray) -> np.ndarray:
+        return array.sum()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "muon"])
+def test_buffers_weights_and_average_move_together(cpu: Device, squares: Any, rule: str) -> None:
+    """All are written in place in one go: each must have been read before it is written, or after, as the rule says.
+
+    The gradient is what the momentum's buffer took in.
+    """
     from tenfold.engines.tinygrad import devices
 
-    optimizer = recipes.Optimizer(name="sgd", lr=0.1, momentum=0.9, nesterov=True)
+    optimizer = recipes.Optimizer(name=rule, lr=0.1, momentum=0.9, muon_momentum=0.6, weight_decay=0.01)  # type: ignore[arg-type]
     recipe = Recipe(batch_size=32, optimizer=optimizer, ema=0.9, epochs=2, precision="fp32")
-    name, buffer = "02_dense.kernel", "optimizer/02_dense.kernel#momentum_buffer"
+    steps = plan(recipe, 256)
     with devices.default(cpu):
         stepper = made(cpu, recipe, squares)
-        states = [stepper.state().arrays]
+        states = [stepper.state()]
         for step in range(3):
             stepper.take(step, step / 16)
-            states.append(stepper.state().arrays)
+            states.append(stepper.state())
         stepper.close()
-    for step, (before, after) in enumerate(zip(states, states[1:], strict=False)):
-        gradient = after[buffer] - 0.9 * before[buffer]
-        wanted = before[f"weight/{name}"] - 0.1 * (gradient + 0.9 * after[buffer])
-        assert np.allclose(after[f"weight/{name}"], wanted, atol=1e-6)
-        forgotten = 1 - min(0.9, (2 + step) / (11 + step))
-        average = before[f"average/{name}"] * (1 - forgotten) + after[f"weight/{name}"] * forgotten
-        assert np.allclose(after[f"average/{name}"], average, atol=1e-6)
+    for step, (before, after) in enumerate(itertools.pairwise(states)):
+        for group in groups(recipe, NETWORK, steps):
+            momentum = 0.6 if group.rule == "muon" else 0.9
+            now = rules.scalars(group, recipe, step / 16, step)
+            for name in group.names:
+                weight = before.part("weight")[name]
+                held = {"momentum_buffer": before.part("optimizer")[f"{name}#momentum_buffer"]}
+                gradient = after.part("optimizer")[f"{name}#momentum_buffer"] - momentum * held["momentum_buffer"]
+                if group.rule == "sgd":
+                    gradient = gradient - group.weight_decay * weight
+                wanted, _ = rules.update(group, optimizer, weight, gradient, held, now, Spelled())
+                found = after.part("weight")[name]
+                assert np.allclose(found, wanted, atol=1e-4), (step, name)
+                assert not np.allclose(found, weight, atol=1e-6)
+                forgotten = 1 - min(0.9, (2 + step) / (11 + step))
+                average = before.part("average")[name] * (1 - forgotten) + found * forgotten
+                assert np.allclose(after.part("average")[name], average, atol=1e-6)
 
 
 @pytest.mark.parametrize("more", [{"mixup": 0.5}, {"cutmix": 1.0}])
@@ -106,7 +141,7 @@ def test_pictures_are_computed_as_the_draws_say(cpu: Device, more: dict[str, Any
     settings = Augment(cutout=3, color_jitter=0.3, **more)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     drawn = draw(settings, 4, 8, 8, 1, 2)
-    assert drawn.color is not None and drawn.cutout is not None and drawn.other is not None  # noqa: PT018
+    assert drawn.color is not None and drawn.cutout is not None and drawn.other is not None
     mean = np.array([10.0, 20.0, 30.0], np.float32)
     x = pixels.astype(np.float64) * drawn.color[0][:, None, None, None]
     luma = np.array([0.299, 0.587, 0.114])
@@ -154,9 +189,7 @@ def test_dropout_leaves_out_its_share_and_another_each_step(cpu: Device) -> None
     assert ((a == 0) & (b == 0)).mean() == pytest.approx(0.09, abs=0.01)
 
 
-def test_memory_that_runs_out_comes_with_a_way_out(
-    cpu: Device, squares: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_runs_out_comes_with_a_way_out(cpu: Device, squares: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from tenfold.engines.tinygrad import devices
 
     def full(inputs: Any) -> None:

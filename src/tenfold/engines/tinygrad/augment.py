@@ -1,7 +1,7 @@
 """Augmentation: all that chance decides comes from :mod:`tenfold.engines.draws`.
 
-Mirroring, shifting and turning move pixels about, which OpenCL devices are slow at through tinygrad and the processor is
-not: they are done in NumPy, in the thread that reads ahead. What computes on pixels is done on the device.
+Mirroring, shifting and turning look pixels up, which is slow on a device through tinygrad and fast in NumPy: it is done
+there, by the thread that reads ahead. What computes on pixels is done on the device.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _looked_up(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _turned(pixels: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Each picture turned about its centre, bilinear, reflected at the edges: float32. A positive angle turns the content
-    from the x axis towards the y axis, which points down."""
+    """Each picture turned about its centre, bilinear, reflected at the edges: float32. A positive angle turns the
+    content from the x axis towards the y axis, which points down."""
     count, height, width, _ = pixels.shape
     y = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[None, :, None]
     x = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, None, :]
@@ -126,5 +126,3 @@ def shrink(x: Tensor, size: int) -> Tensor:
     rows = Tensor(area(height, max(1, round(height * scale))), device=x.device)
     columns = Tensor(area(width, max(1, round(width * scale))), device=x.device)
     return (rows @ x) @ columns.transpose()
-
-

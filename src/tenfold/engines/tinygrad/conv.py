@@ -1,8 +1,7 @@
 """Convolution, cut into kernels that compute one thing each.
 
-tinygrad fuses what follows a sum into the sum's kernel and what goes before it into every term. Around a convolution that
-computes activations again for each of a kernel's places, and gradients too: the pictures, their gradients and the
-products lie in memory of their own instead.
+tinygrad fuses what goes before a sum into each of its terms. Around a convolution that computes activations again for
+every place of a kernel, and gradients too: pictures, their gradients and products lie in memory of their own instead.
 """
 
 from __future__ import annotations

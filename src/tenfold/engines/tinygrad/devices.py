@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,8 @@ def on_processor(device: Device) -> bool:
 @contextlib.contextmanager
 def default(device: Device) -> Iterator[None]:
     """What tinygrad makes by itself while the block runs lies on ``device``: it would look for one otherwise."""
+    # tinygrad's helpers that compile are processes, which it starts anew after 16 kernels unless told otherwise
+    os.environ.setdefault("BEAM_MAX_TASKS_PER_CHILD", "10000")
     from tinygrad.helpers import Context
 
     _prepared(place(device))

@@ -64,8 +64,6 @@ class Optimizer:
             mine = {key: now[at] for at, (owner, key) in enumerate(self._keys) if owner == i}
             for name in group.names:
                 held = {kind: self.buffers[f"{name}#{kind}"] for kind in rules.buffers(group, settings)}
-                after[name], kept = rules.update(
-                    group, settings, weights[name], gradients[name], held, mine, spelled
-                )
+                after[name], kept = rules.update(group, settings, weights[name], gradients[name], held, mine, spelled)
                 buffers |= {f"{name}#{kind}": tensor for kind, tensor in kept.items()}
         return after, buffers

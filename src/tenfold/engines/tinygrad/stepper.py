@@ -19,7 +19,7 @@ from tenfold.engines.tinygrad.inference import logits
 from tenfold.engines.tinygrad.optimize import Optimizer
 from tenfold.errors import TrainingError
 
-# Steps sent to a card before it is waited for: what is sent lies in memory until then, and the schedule follows the time
+# Steps sent to a card before it is waited for: what is sent lies in memory until then, and a time limit counts seconds
 AHEAD = 4
 
 
@@ -91,7 +91,7 @@ class Stepper(base.Stepper):
         gradients = dict(zip(trained, loss.gradient(*(self.tensors[n] for n in trained)), strict=True))
         now = inputs["now"]
         after, buffers = self.optimizer.update(self.tensors, gradients, now[1:])
-        after |= {name: tensor for name, tensor in training.statistics.items()}
+        after |= training.statistics
         changed = [self.optimizer.buffers[n].assign(tensor) for n, tensor in buffers.items()]
         right = (answers.argmax(1) == inputs["labels"]).sum().cast(dtypes.float32)
         sums = (loss * self.plan.batch_size).reshape(1).cat(right.reshape(1))
