@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tenfold.architecture.layers import Architecture, Flatten
+from tenfold.architecture.layers import Architecture
 from tenfold.engines import base, loop
+from tenfold.engines.low_res import check_low_res
 from tenfold.engines.schedule import plan
 from tenfold.engines.tinygrad import devices
-from tenfold.errors import BundleError, UnsupportedError
+from tenfold.errors import UnsupportedError
 from tenfold.evaluation.tta import averaged
 from tenfold.recipe import Recipe
 
@@ -39,23 +40,7 @@ class TinygradEngine(base.Engine):
                 "compile=true is PyTorch's; the opencl engine compiles every step by itself.",
                 "Leave it out, or take --engine torch.",
             )
-        if recipe.low_res is not None and any(isinstance(layer, Flatten) for layer in architecture.layers):
-            raise UnsupportedError(
-                f"low_res needs a network that takes any size; {architecture.name} flattens its pixels.",
-                "Take model.name=sprint or resnet18, or --set low_res=null.",
-            )
-        if recipe.low_res is not None:
-            self._check_low_res(architecture, recipe.low_res.size)
-
-    def _check_low_res(self, architecture: Architecture, size: int) -> None:
-        from tenfold.architecture.weights import output_shapes
-
-        scale = min(1.0, size / max(architecture.height, architecture.width))
-        height, width = (max(1, round(d * scale)) for d in (architecture.height, architecture.width))
-        try:
-            output_shapes(Architecture(architecture.name, height, width, architecture.classes, architecture.layers))
-        except BundleError as error:
-            raise UnsupportedError(f"low_res.size={size}: {error.message}", "Take a larger one.") from None
+        check_low_res(architecture, recipe)
 
     def fit(self, job: base.Job) -> base.FitResult:
         from tenfold.engines.tinygrad.stepper import Stepper

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from tinygrad import Tensor, dtypes
 
-from tenfold.engines.batches import area
+from tenfold.engines.batches import area, shrunk
 from tenfold.engines.draws import Draws
 from tenfold.recipe import Augment
 
@@ -121,8 +121,6 @@ def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: i
 
 def shrink(x: Tensor, size: int) -> Tensor:
     """Pictures N×3×H×W brought to a longer side of ``size`` by averaging areas, as two matrix products."""
-    height, width = (int(d) for d in x.shape[2:])
-    scale = size / max(height, width)
-    rows = Tensor(area(height, max(1, round(height * scale))), device=x.device)
-    columns = Tensor(area(width, max(1, round(width * scale))), device=x.device)
+    before = [int(d) for d in x.shape[2:]]
+    rows, columns = (Tensor(area(a, b), device=x.device) for a, b in zip(before, shrunk(*before, size), strict=True))
     return (rows @ x) @ columns.transpose()

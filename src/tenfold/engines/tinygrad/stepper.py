@@ -11,7 +11,7 @@ from tinygrad import Device, Tensor, TinyJit, dtypes
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches
 from tenfold.engines.base import Job, Notice, State
-from tenfold.engines.schedule import Plan, factor
+from tenfold.engines.schedule import Plan, factor, forgotten, low_res_size
 from tenfold.engines.tinygrad import build, devices
 from tenfold.engines.tinygrad.augment import augment
 from tenfold.engines.tinygrad.feed import Feed
@@ -50,13 +50,14 @@ class Stepper(base.Stepper):
     # ---- one step ----------------------------------------------------------------------------------------------------
 
     def take(self, step: int, done: float) -> float:
-        size = self._size(done)
+        size = low_res_size(self.recipe, done)
         if size not in self._steps:
             self._steps[size] = self._compiled(size)
             self.job.report(Notice("Compiling a step, which takes longer than computing it."))
         arrays = self.feed.take(step)
         seed = batches.step_seed(self.recipe.seed, step)
-        arrays["now"] = np.array([self._forgotten(step), *self.optimizer.scalars(done, step)], np.float32)
+        share = forgotten(self.recipe.ema, step) if self.recipe.ema else 0.0
+        arrays["now"] = np.array([share, *self.optimizer.scalars(done, step)], np.float32)
         arrays["seed"] = np.array([seed & 0xFFFFFFFF], np.uint32)
         try:
             names, inputs = list(arrays), [Tensor(a, device=self.where) for a in arrays.values()]
@@ -67,15 +68,6 @@ class Stepper(base.Stepper):
         if devices.on_processor(self.job.device) or step % AHEAD == 0:
             Device[self.where].synchronize()
         return factor(self.recipe.schedule, done)
-
-    def _forgotten(self, step: int) -> float:
-        """The share of the average that this step replaces; the first steps are soon forgotten."""
-        return 1 - min(self.recipe.ema, (2 + step) / (11 + step)) if self.recipe.ema else 0.0
-
-    def _size(self, done: float) -> int | None:
-        """The pictures' longer side in pixels when ``done`` of the run is behind, None for their own."""
-        low = self.recipe.low_res
-        return low.size if low is not None and done < low.until else None
 
     def _compiled(self, size: int | None) -> Callable[..., Any]:
         jit = TinyJit(lambda inputs: self._step(inputs, size))
