@@ -330,7 +330,8 @@ def _about_opencl(cards: list[str], engines: dict[str, Any]) -> Iterator[dict[st
     opencl = engines.get("opencl", {"state": "missing"})
     on_card = any(device["name"] != "cpu" for device in opencl.get("devices", []))
     if opencl["state"] == "ok" and not opencl["devices"]:
-        yield _item("The opencl engine finds no OpenCL driver.", "sudo apt install pocl-opencl-icd  # for a processor")
+        command = "sudo apt install pocl-opencl-icd ocl-icd-libopencl1  # for a processor"
+        yield _item("The opencl engine finds no OpenCL driver.", command)
     if "amd" not in cards or "hip" in engines.get("torch", {}).get("versions", {}):
         return
     if opencl["state"] == "missing":

@@ -23,8 +23,8 @@ from tenfold.engines.tinygrad import pocl
 from tenfold.errors import UnknownNameError, UnsupportedError
 
 NO_DRIVER = (
-    "Install an OpenCL driver: pocl-opencl-icd for a processor, intel-opencl-icd or rocm-opencl-runtime for a card of "
-    "Intel's or AMD's."
+    "Install the loader ocl-icd-libopencl1 and a driver: pocl-opencl-icd for a processor, intel-opencl-icd for Intel's "
+    "cards, mesa-opencl-icd or rocm-opencl-runtime for AMD's."
 )
 
 # tinygrad's runtimes beside OpenCL: tenfold's name, what people call it, and the file without which none is there
@@ -230,9 +230,9 @@ def _computes(runtime: str) -> bool:
 
 
 def memory(device: Device) -> int:
-    """Most bytes used so far: on a processor the process's, else what tinygrad holds now."""
+    """Bytes in use: on a processor the most that the process had, else what tinygrad holds on devices now."""
     if on_processor(device):
         return hardware.peak_memory_bytes()
     from tinygrad.helpers import GlobalCounters
 
-    return int(getattr(GlobalCounters, "mem_used", 0))
+    return int(GlobalCounters.mem_used_per_device[place(device)])

@@ -26,7 +26,9 @@ def take_source(device: Any) -> None:
                 ctypes.cast(ctypes.create_string_buffer(program.lib), ctypes.POINTER(ctypes.c_char))
             )
             self.program = checked(cl.clCreateProgramWithSource(device.context, 1, source, None, status), status)
-            check(cl.clBuildProgram(self.program, 1, device.cl_dev, None, BP_CB(), None))
+            # -w: or the number of warnings about generated code is written to the terminal
+            options = ctypes.create_string_buffer(b"-w")
+            check(cl.clBuildProgram(self.program, 1, device.cl_dev, options, BP_CB(), None))
             self.kernel = checked(cl.clCreateKernel(self.program, program.name.encode(), status), status)
 
     device.runtime_t = FromSource

@@ -42,6 +42,7 @@ class Stepper(base.Stepper):
         self.feed = Feed(job.dataset["train"], plan, recipe, job.architecture.classes)
         self._sums = self._sent(np.zeros(2, np.float32))
         self._steps: dict[int | None, Callable[..., Any]] = {}
+        self._most = 0
 
     def _sent(self, array: np.ndarray) -> Tensor:
         """A realized tensor of its own on the device."""
@@ -120,7 +121,8 @@ class Stepper(base.Stepper):
         return logits(self.job.architecture, self.average or self.tensors, images, self.job.device)
 
     def memory_bytes(self) -> int:
-        return devices.memory(self.job.device)
+        self._most = max(self._most, devices.memory(self.job.device))
+        return self._most
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: _array(tensor) for name, tensor in (self.average or self.tensors).items()}
