@@ -28,6 +28,7 @@ demo: $(STAMP) ## Train on digits on the CPU, about a minute with the set-up; en
 
 test: $(STAMP) ## The tests; ARGS="tests/cli -x" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+	@test -n "$(ARGS)" || { set -x; $(BIN)/python -m pytest --engine opencl tests/engines/tinygrad tests/engines/test_engine_contract.py; }
 
 lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check $(SOURCES)

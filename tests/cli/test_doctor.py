@@ -115,6 +115,32 @@ def test_a_card_that_the_build_can_not_use_is_pointed_out() -> None:
     assert list(diagnosis._about_cards(["nvidia"], cuda)) == []
 
 
+def test_an_amd_user_is_told_which_road_to_take() -> None:
+    """ROCm's PyTorch needs no word; without it the opencl engine is pointed to, and the driver that it lacks."""
+    cpu, card = {"name": "cpu"}, {"name": "opencl:0"}
+    torch = {"state": "ok", "devices": [cpu], "versions": {"torch": "2.13"}}
+
+    def said(cards: list[str], opencl: dict, torch: dict = torch) -> list[str]:
+        return [item["command"] for item in diagnosis._about_opencl(cards, {"torch": torch, "opencl": opencl})]
+
+    assert said(["amd"], {"state": "missing"}) == ["pip install 'tenfold[opencl]'"]
+    assert "mesa-opencl-icd" in said(["amd"], {"state": "ok", "devices": [cpu]})[0]
+    assert "--engine opencl" in said(["amd"], {"state": "ok", "devices": [card, cpu]})[0]
+    rocm = {**torch, "versions": {"torch": "2.13", "hip": "7.0"}}
+    assert said(["amd"], {"state": "ok", "devices": [card, cpu]}, rocm) == []
+    assert said([], {"state": "ok", "devices": [cpu]}) == []
+    assert "pocl-opencl-icd" in said([], {"state": "ok", "devices": []})[0]
+
+
+def test_an_engine_without_a_version_of_its_own_name(
+    quick_probes: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = {"versions": {"tinygrad": "0.14"}, "devices": [], "seconds": 0.1}
+    monkeypatch.setattr(diagnosis, "_ENGINE", f"print({json.dumps(answer)!r})")
+    assert app.run(["doctor"]) == 0
+    assert "  tinygrad 0.14, imported" in capsys.readouterr().out
+
+
 def test_places_are_measured(
     quick_probes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

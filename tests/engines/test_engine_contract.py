@@ -49,7 +49,12 @@ def engine(request: pytest.FixtureRequest) -> base.Engine:
     missing = base.ENGINES[name].missing()
     if missing is not None:
         pytest.skip(f"{missing} is not installed: pip install 'tenfold[{base.ENGINES[name].extra}]'")
-    return base.load(name)
+    engine = base.load(name)
+    try:
+        engine.device("cpu")
+    except UnsupportedError as error:  # its framework has no driver for this machine's processor
+        pytest.skip(str(error))
+    return engine
 
 
 def build(recipe: Recipe, dataset: Dataset) -> Architecture:

@@ -35,6 +35,7 @@ _NOT_FEATURES = ("all", "dev")
 PURPOSES = {
     "torch": "training with PyTorch, and the report",
     "timm": "networks of timm and their pretrained weights",
+    "opencl": "training on any card with an OpenCL driver, with tinygrad",
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",
@@ -298,8 +299,9 @@ def advice(found: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _item(f"For {extra['purpose']}: {missing}.", extra["command"])
     for name, part in [*found["engines"].items(), *found["runtimes"].items()]:
         if part["state"] == "broken":
-            yield _item(f"{name} is broken: {part['error']}.", f"pip install --force-reinstall {name}")
+            yield _item(f"{name} is broken: {part['error']}.", f"pip install --force-reinstall {_package(name)}")
     yield from _about_cards(found["system"]["gpus"], found["engines"].get("torch", {}))
+    yield from _about_opencl(found["system"]["gpus"], found["engines"])
     for name, place in found["data"]["datasets"].items():
         if place is None:
             yield _item(f"{name} is not here; its first use downloads it.", f"tenfold show {name}")
@@ -322,6 +324,33 @@ def _about_cards(cards: list[str], torch: dict[str, Any]) -> Iterator[dict[str, 
         yield _item(f"An NVIDIA driver is loaded, but this build of PyTorch {why}.", _rebuild("CUDA"))
     if "amd" in cards and "hip" not in versions:
         yield _item("An AMD card is here, but this build of PyTorch has no ROCm in it.", _rebuild("ROCm"))
+
+
+def _about_opencl(cards: list[str], engines: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """An OpenCL driver for a processor or a card without one; and which of its two roads an AMD card may take."""
+    opencl = engines.get("opencl", {"state": "missing"})
+    on_card = any(device["name"] != "cpu" for device in opencl.get("devices", []))
+    if opencl["state"] == "ok" and not opencl["devices"]:
+        command = "sudo apt install pocl-opencl-icd ocl-icd-libopencl1  # for a processor"
+        yield _item("The opencl engine finds no OpenCL driver.", command)
+    if "amd" not in cards or "hip" in engines.get("torch", {}).get("versions", {}):
+        return
+    if opencl["state"] == "missing":
+        yield _item("Where ROCm does not know the AMD card, the opencl engine may.", "pip install 'tenfold[opencl]'")
+    elif opencl["state"] == "ok" and not on_card:
+        yield _item(
+            "The AMD card has no OpenCL driver.",
+            "sudo apt install mesa-opencl-icd  # or rocm-opencl-runtime, AMD's own",
+        )
+    elif opencl["state"] == "ok":
+        yield _item("Without ROCm the AMD card trains through OpenCL.", "tenfold train digits --engine opencl")
+
+
+def _package(name: str) -> str:
+    """The package whose new installation may mend an engine or a runtime."""
+    from tenfold.engines import base
+
+    return base.ENGINES[name].packages[0] if name in base.ENGINES else name
 
 
 def _rebuild(kind: str) -> str:

@@ -93,8 +93,8 @@ def _engines(found: dict[str, Any]) -> Iterator[Row]:
         else:
             versions = dict(engine["versions"])
             own = versions.pop(name, "")
-            others = "".join(f", {n} {v}" for n, v in versions.items())
-            yield name, f"{own}{others}, imported in {words.seconds(engine['seconds'])}", GOOD
+            shown = [own] * bool(own) + [f"{n} {v}" for n, v in versions.items()]
+            yield name, f"{', '.join(shown)}, imported in {words.seconds(engine['seconds'])}", GOOD
             for device in engine["devices"]:
                 memory = f", {words.size(device['memory_bytes'])}" if device["memory_bytes"] else ""
                 yield f"  {device['name']}", f"{device['label']}{memory}", ""

@@ -226,7 +226,7 @@ class Engine(ABC):
 
     @abstractmethod
     def devices(self) -> list[Device]:
-        """Devices this process can use, the fastest first; ``cpu`` is always the last."""
+        """Devices this process can use, the fastest first; ``cpu`` is the last, where there is a driver for it."""
 
     @abstractmethod
     def check(self, architecture: Architecture, recipe: Recipe, device: Device) -> None:
@@ -290,6 +290,7 @@ class Entry:
 
 ENGINES: dict[str, Entry] = {
     "torch": Entry("torch", ("torch",), "torch", ("timm",)),
+    "opencl": Entry("tinygrad", ("tinygrad",), "opencl"),
 }
 
 
