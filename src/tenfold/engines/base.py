@@ -277,6 +277,8 @@ class Entry:
 
 ENGINES: dict[str, Entry] = {
     "torch": Entry("torch", ("torch",), "torch"),
+    "tensorflow": Entry("keras", ("tensorflow", "keras"), "tensorflow"),
+    "jax": Entry("keras", ("jax", "keras"), "jax"),
 }
 
 
