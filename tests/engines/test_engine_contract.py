@@ -112,7 +112,7 @@ class TestEngine:
         self, engine: base.Engine, squares: Dataset, network: str, optimizer: str
     ) -> None:
         """Loss, updated weights and batch norm's statistics; the same for batch norm over parts of the batch."""
-        settings = {"name": optimizer, "lr": 0.05, "weight_decay": 0.01, "eps": 0.01, "muon_lr": 0.05}
+        settings = {"name": optimizer, "lr": 0.05, "weight_decay": 0.01, "eps": 0.1, "muon_lr": 0.05}
         recipe = with_fields(
             model=NETWORKS[network], optimizer=settings, epochs=1, virtual_batch_size=16 if optimizer == "sgd" else None
         )
@@ -161,8 +161,9 @@ class TestEngine:
     def test_overfits_64_images(self, engine: base.Engine, squares: Dataset, optimizer: str) -> None:
         rates = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "muon": 1.0}
         recipe = with_fields(
-            optimizer={"name": optimizer, "lr": rates[optimizer], "weight_decay": 1e-4}, epochs=25, batch_size=16
-        )
+            optimizer={"name": optimizer, "lr": rates[optimizer], "weight_decay": 1e-4}, epochs=25, batch_size=16,
+            schedule__name="linear",  # at a constant rate Muon's last step may be off, by chance
+        )  # fmt: skip
         small = dataclasses.replace(squares, splits={**squares.splits, "train": _first(squares, 64)})
         result = engine.fit(job(engine, recipe, small))
         found = engine.logits(build(recipe, small), result.weights, small["train"].images, engine.device("cpu"))
