@@ -17,7 +17,7 @@ from keras import ops
 from tenfold.architecture import layers as l
 from tenfold.architecture.layers import Architecture, Layer
 from tenfold.architecture.weights import layer_name, specs
-from tenfold.engines.keras.layers import BatchNorm, Normalize, Pool, Scale
+from tenfold.engines.keras.layers import Activation, BatchNorm, MaxPool, Normalize, Scale
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -96,12 +96,10 @@ class _Builder:
                 return self._conv(layer, named)
             case l.BatchNorm():
                 return [BatchNorm(layer.momentum, layer.eps, layer.scale, layer.center, self.parts, **named)]
-            case l.Activation(function="gelu"):
-                return [keras.layers.Activation(_gelu, **named)]
             case l.Activation():
-                return [keras.layers.Activation(layer.function, **named)]
-            case l.Pool() if layer.size == layer.stride:
-                return [Pool(layer.function, layer.size, **named)]
+                return [Activation(layer.function, **named)]
+            case l.Pool(function="max") if layer.size == layer.stride:
+                return [MaxPool(layer.size, **named)]
             case l.Pool():
                 pool = keras.layers.MaxPooling2D if layer.function == "max" else keras.layers.AveragePooling2D
                 return [pool(layer.size, layer.stride, "valid", data_format="channels_last", **named)]
@@ -138,10 +136,6 @@ class _Builder:
             return [conv]
         pad = keras.layers.ZeroPadding2D(layer.padding, data_format="channels_last", dtype=self.policy)
         return [pad, conv]
-
-
-def _gelu(x: Any) -> Any:
-    return keras.activations.gelu(x, approximate=False)
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------

@@ -54,6 +54,20 @@ class Framework(ABC):
         """``function`` compiled for each new set of shapes. ``spend_first``: the memory of its first argument may be
         taken for the results."""
 
+    def fused(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
+        """``function`` as one kernel even where what is around it is not compiled as a whole. It has no gradient with
+        respect to anything but its arguments."""
+        return function
+
+    def max_pool(self, x: Array, size: int) -> Array:
+        """The maxima of windows side by side in N×H×W×C, without what doesn't fill one at the edge; by the way whose
+        gradient is the cheaper one."""
+        from keras import ops
+
+        rows, columns = (d // size * size for d in x.shape[1:3])
+        x = functools.reduce(ops.maximum, (x[:, i:rows:size] for i in range(size)))
+        return functools.reduce(ops.maximum, (x[:, :, i:columns:size] for i in range(size)))
+
     @abstractmethod
     def value_and_gradients(
         self, function: Callable[[dict[str, Array]], tuple[Array, Tree]], at: dict[str, Array]

@@ -59,6 +59,13 @@ class TensorFlow(Framework):
 
         return on_device
 
+    def fused(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
+        # TensorFlow alone would pass over the memory once for every operation
+        return tf.function(function, jit_compile=True, autograph=False)
+
+    def max_pool(self, x: Array, size: int) -> Array:
+        return tf.nn.max_pool2d(x, size, size, "VALID")
+
     def value_and_gradients(
         self, function: Callable[[dict[str, Array]], tuple[Array, Tree]], at: dict[str, Array]
     ) -> tuple[Array, Tree, dict[str, Array]]:
