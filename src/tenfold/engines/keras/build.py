@@ -17,7 +17,7 @@ from keras import ops
 from tenfold.architecture import layers as l
 from tenfold.architecture.layers import Architecture, Layer
 from tenfold.architecture.weights import layer_name, specs
-from tenfold.engines.keras.layers import Activation, BatchNorm, MaxPool, Normalize, Scale
+from tenfold.engines.keras.layers import Activation, BatchNorm, Conv, MaxPool, Normalize, Scale
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -123,7 +123,7 @@ class _Builder:
     def _conv(self, layer: l.Conv, named: dict[str, Any]) -> list[Any]:
         # "same" pads as PyTorch does only where the stride is 1 and the padding half the kernel
         same = layer.stride == 1 and layer.kernel == 2 * layer.padding + 1
-        conv = keras.layers.Conv2D(
+        conv = Conv(
             layer.filters,
             layer.kernel,
             layer.stride,

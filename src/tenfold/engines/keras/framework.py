@@ -59,6 +59,12 @@ class Framework(ABC):
         respect to anything but its arguments."""
         return function
 
+    def conv(self, x: Array, kernel: Array, stride: int, padding: str) -> Array:
+        """N×H×W×C by a kernel rows×columns×in×out; ``padding`` is same or valid."""
+        from keras import ops
+
+        return ops.conv(x, kernel, stride, padding, "channels_last")
+
     def max_pool(self, x: Array, size: int) -> Array:
         """The maxima of windows side by side in N×H×W×C, without what doesn't fill one at the edge; by the way whose
         gradient is the cheaper one."""

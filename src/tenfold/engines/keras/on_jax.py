@@ -17,6 +17,7 @@ import numpy as np  # noqa: E402
 
 from tenfold import hardware  # noqa: E402
 from tenfold.engines.base import Device  # noqa: E402
+from tenfold.engines.keras.cpu_conv import cpu_conv  # noqa: E402
 from tenfold.engines.keras.framework import Array, Framework, Tree  # noqa: E402
 
 
@@ -57,6 +58,11 @@ class Jax(Framework):
 
         return on_device
 
+    def conv(self, x: Array, kernel: Array, stride: int, padding: str) -> Array:
+        if stride > 1 or not _on_cpu():
+            return super().conv(x, kernel, stride, padding)
+        return cpu_conv(x, kernel, kernel.shape[0] // 2 if padding == "same" else 0)
+
     def value_and_gradients(
         self, function: Callable[[dict[str, Array]], tuple[Array, Tree]], at: dict[str, Array]
     ) -> tuple[Array, Tree, dict[str, Array]]:
@@ -74,6 +80,12 @@ class Jax(Framework):
 
     def out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _on_cpu() -> bool:
+    """Whether what is being traced will run on the CPU: see :meth:`Jax.on`."""
+    device = jax.config.jax_default_device
+    return (device.platform if device is not None else jax.default_backend()) == "cpu"
 
 
 def _cards() -> list[Any]:
