@@ -26,8 +26,16 @@ install: $(STAMP) ## Set up .venv with all that development needs
 demo: $(STAMP) ## Train on digits on the CPU, about a minute with the set-up; ends with where the report is
 	$(BIN)/tenfold train digits --device cpu
 
+# One engine is loaded in a process, so each but PyTorch's has a run of its own.
+ENGINES := tensorflow jax
+ENGINE_TESTS := tests/engines/test_engine_contract.py tests/engines/keras
+
 test: $(STAMP) ## The tests; ARGS="tests/cli -x" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+	@set -e; test -n "$(ARGS)" || for engine in $(ENGINES); do \
+	  echo "The contract of the $$engine engine"; \
+	  $(BIN)/python -m pytest $(ENGINE_TESTS) --engine $$engine; \
+	done
 
 lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check $(SOURCES)

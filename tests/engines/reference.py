@@ -67,7 +67,7 @@ def first_step(
 
 @dataclass
 class Tape:
-    """The forward pass; the functions it gives fill ``gradients`` in. Batch norm takes its statistics over ``parts``."""
+    """The forward pass; the functions it gives fill ``gradients`` in. Batch norm takes statistics over ``parts``."""
 
     weights: Weights
     parts: int = 1
@@ -191,9 +191,7 @@ def _windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
 
 def _window(x: np.ndarray, i: int, j: int, stride: int, shape: tuple[int, ...]) -> np.ndarray:
     """What position (i, j) of the windows sees, for an output of ``shape``."""
-    return x[:, :, i : i + stride * shape[2] : stride, j : j + stride * shape[3] : stride][
-        :, :, : shape[2], : shape[3]
-    ]
+    return x[:, :, i : i + stride * shape[2] : stride, j : j + stride * shape[3] : stride][:, :, : shape[2], : shape[3]]
 
 
 def _pool(layer: l.Pool, x: np.ndarray) -> tuple[np.ndarray, Back]:

@@ -32,7 +32,12 @@ LITTLE_BYTES = 2_000_000_000  # CIFAR-10 as an archive, unpacked and in the cach
 _NOT_FEATURES = ("all", "dev")
 
 # What the extras bring, in words.
-PURPOSES = {"torch": "training with PyTorch, and the report", "tensorboard": "TensorBoard event files"}
+PURPOSES = {
+    "torch": "training with PyTorch, and the report",
+    "tensorflow": "training with TensorFlow, and the report",
+    "jax": "training with JAX, and the report",
+    "tensorboard": "TensorBoard event files",
+}
 
 _ENGINE = """
 import json, sys, time
@@ -93,14 +98,9 @@ def system() -> dict[str, Any]:
 
 def cpu_features() -> dict[str, bool] | None:
     """Instruction sets that decide how fast training on the processor is; None where the system doesn't tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    flags = hardware.cpu_flags()
+    if flags is None:
         return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    if line is None:
-        return None
-    flags = set(line[1].split())
     if platform.machine() in ("aarch64", "arm64"):
         return {"neon": "asimd" in flags, "sve": "sve" in flags, "bf16": "bf16" in flags, "i8mm": "i8mm" in flags}
     return {

@@ -65,9 +65,7 @@ class KerasEngine(base.Engine):
         chosen = framework.chosen()
         chosen.prepare(device, precision)
         sent = chosen.send(build.native(weights), device)
-        return averaged(
-            lambda x: inference.logits(architecture, sent, x, device, batch_size, precision), images, tta
-        )
+        return averaged(lambda x: inference.logits(architecture, sent, x, device, batch_size, precision), images, tta)
 
 
 def engine(name: str) -> base.Engine:

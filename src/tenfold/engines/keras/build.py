@@ -115,7 +115,7 @@ class _Builder:
             case l.Flatten():
                 return [keras.layers.Flatten(data_format="channels_last", **named)]
             case l.Dense():
-                return [keras.layers.Dense(layer.units, use_bias=layer.bias, **named)]
+                return [keras.layers.Dense(layer.units, use_bias=layer.bias, kernel_initializer="zeros", **named)]
             case l.Scale():
                 return [Scale(layer.factor, **named)]
         raise TypeError(f"no Keras layer for {layer!r}")
@@ -130,6 +130,7 @@ class _Builder:
             "same" if same else "valid",
             data_format="channels_last",
             use_bias=layer.bias,
+            kernel_initializer="zeros",  # nothing is drawn here: every value comes from the canonical weights
             **named,
         )
         if same or not layer.padding:

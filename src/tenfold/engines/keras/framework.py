@@ -24,6 +24,7 @@ Tree = Any
 
 class Framework(ABC):
     name: str
+    fast_bf16_on_cpu = False  # whether bf16 takes less time than fp32 on a CPU with AMX
 
     @abstractmethod
     def versions(self) -> dict[str, str]: ...
@@ -50,7 +51,9 @@ class Framework(ABC):
         """NumPy arrays of what lies on a device, which is waited for."""
 
     @abstractmethod
-    def compiled(self, function: Callable[..., Tree], device: Device, *, spend_first: bool = False) -> Callable[..., Any]:
+    def compiled(
+        self, function: Callable[..., Tree], device: Device, *, spend_first: bool = False
+    ) -> Callable[..., Any]:
         """``function`` compiled for each new set of shapes. ``spend_first``: the memory of its first argument may be
         taken for the results."""
 

@@ -55,9 +55,7 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, shape: Any) -> None:
         def weight(name: str, initializer: str, trainable: bool) -> Any:
-            return self.add_weight(
-                (shape[-1],), initializer, "float32", trainable=trainable, autocast=False, name=name
-            )
+            return self.add_weight((shape[-1],), initializer, "float32", trainable=trainable, autocast=False, name=name)
 
         self.gamma = weight("gamma", "ones", True) if self.scale else None
         self.beta = weight("beta", "zeros", True) if self.center else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,13 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import numpy as np
 
-from tenfold import hardware  # noqa: E402
-from tenfold.engines.base import Device  # noqa: E402
-from tenfold.engines.keras.cpu_conv import cpu_conv  # noqa: E402
-from tenfold.engines.keras.framework import Array, Framework, Tree  # noqa: E402
+from tenfold import hardware, paths
+from tenfold.engines.base import Device
+from tenfold.engines.keras.cpu_conv import cpu_conv
+from tenfold.engines.keras.framework import Array, Framework, Tree
 
 
 class Jax(Framework):
@@ -84,7 +85,7 @@ class Jax(Framework):
 
 def _on_cpu() -> bool:
     """Whether what is being traced will run on the CPU: see :meth:`Jax.on`."""
-    device = jax.config.jax_default_device
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     return (device.platform if device is not None else jax.default_backend()) == "cpu"
 
 
@@ -101,5 +102,16 @@ def _native(device: Device) -> Any:
     return _cards()[int(device.name.partition(":")[2])]
 
 
+def _keep_compiled() -> None:
+    """Compiled steps are kept from one run to the next, by the processor they are for."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    processor = " ".join([hardware.cpu_name(), *sorted(hardware.cpu_flags() or ())])
+    kind = hashlib.sha256(processor.encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "xla" / kind))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def framework() -> Framework:
+    _keep_compiled()
     return Jax()

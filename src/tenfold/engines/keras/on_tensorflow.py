@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is loaded
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
-from tenfold import hardware  # noqa: E402
-from tenfold.engines.base import Device  # noqa: E402
-from tenfold.engines.keras.framework import Array, Framework, Tree  # noqa: E402
+import numpy as np
+
+from tenfold import hardware
+from tenfold.engines.base import Device
+from tenfold.engines.keras.framework import Array, Framework, Tree
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps what libraries write to standard error to themselves, unless the block fails: TensorFlow tells which
+    instruction sets it uses and that there is no card, at any level of logging."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with _quietly():
+    import tensorflow as tf
 
 
 class TensorFlow(Framework):
     name = "tensorflow"
+    fast_bf16_on_cpu = True  # oneDNN's
 
     def versions(self) -> dict[str, str]:
         found = {"tensorflow": str(tf.__version__)}
@@ -92,9 +123,11 @@ def _native(device: Device) -> str:
 
 
 def framework() -> Framework:
-    for card in tf.config.list_physical_devices("GPU"):
+    with _quietly():
+        cards = tf.config.list_physical_devices("GPU")
+    for card in cards:
         with contextlib.suppress(RuntimeError):  # the program that loaded TensorFlow has used it: its setting stays
             tf.config.experimental.set_memory_growth(card, True)
-    if tf.config.list_physical_devices("GPU"):
+    if cards:
         tf.config.experimental.enable_op_determinism()
     return TensorFlow()

@@ -77,8 +77,8 @@ class Stepper(base.Stepper):
                 raise
             raise TrainingError(
                 f"{self.job.device.label} has too little memory for steps of {self.plan.batch_size} images.",
-                f"Try a smaller batch: --set batch_size={max(1, self.plan.batch_size // 2)}. (The torch engine computes "
-                "such a batch in parts.)",
+                f"Try a smaller batch: --set batch_size={max(1, self.plan.batch_size // 2)}. (The torch "
+                "engine computes such a batch in parts.)",
             ) from None
 
     def sums(self) -> tuple[float, float]:
@@ -91,9 +91,7 @@ class Stepper(base.Stepper):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         with self._memory():
-            return inference.logits(
-                self.job.architecture, self._now(), images, self.job.device, 1000, self.precision
-            )
+            return inference.logits(self.job.architecture, self._now(), images, self.job.device, 1000, self.precision)
 
     def _now(self) -> dict[str, Any]:
         """What ``weights`` gives, as it lies on the device."""
