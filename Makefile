@@ -26,9 +26,15 @@ install: $(STAMP) ## Set up .venv with all that development needs
 demo: $(STAMP) ## Train on digits on the CPU, about a minute with the set-up; ends with where the report is
 	$(BIN)/tenfold train digits --device cpu
 
+# One engine is loaded in a process, so each but PyTorch's has a run of its own.
+ENGINES := tensorflow jax opencl
+
 test: $(STAMP) ## The tests; ARGS="tests/cli -x" for some of them
 	$(BIN)/python -m pytest $(ARGS)
-	@test -n "$(ARGS)" || { set -x; $(BIN)/python -m pytest --engine opencl tests/engines/tinygrad tests/engines/test_engine_contract.py; }
+	@set -e; test -n "$(ARGS)" || for engine in $(ENGINES); do \
+	  echo "The contract of the $$engine engine"; \
+	  $(BIN)/python -m pytest tests/engines --ignore=tests/engines/torch --engine $$engine; \
+	done
 
 lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check $(SOURCES)

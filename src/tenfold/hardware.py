@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,17 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str] | None:
+    """The processor's instruction sets as Linux names them (``avx2``, ``amx_bf16``), None where the system doesn't
+    tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(line[1].split()) if line else None
 
 
 def memory_bytes() -> int | None:

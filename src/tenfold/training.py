@@ -109,7 +109,7 @@ def train(
     data       a dataset's name (``digits``, ``cifar10``, ``cifar100``), a folder of pictures, a CSV, or a Dataset
     recipe     a preset's name, a YAML file or a Recipe; ``auto`` takes ``quick`` on a CPU and ``sprint`` on a GPU, and
                ``finetune`` where the overrides name another library's network
-    engine     ``torch``
+    engine     ``torch``, ``tensorflow``, ``jax`` or ``opencl``; one a process
     device     ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``
     overrides  recipe fields by dotted name: ``{"epochs": 3, "optimizer.lr": 0.1}``
     out        the run folder; ``runs/<data>-<recipe>-<n>`` where None
@@ -147,7 +147,7 @@ def _call(
         named = overridden(recipes.load(recipe), overrides)
     # what is wrong with the fields is told before a framework is imported
     fields = named or overridden(recipes.load("quick"), overrides)
-    _require_extras(fields)
+    _require_extras(fields, engine)
     engines.check_network(fields, engine)
     framework = engines.load(engine)
     where = framework.device(device)
@@ -167,10 +167,11 @@ def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return recipes.override(recipe, changes) if changes else recipe
 
 
-def _require_extras(recipe: Recipe) -> None:
+def _require_extras(recipe: Recipe, engine: str) -> None:
+    extra = engines.ENGINES[engine].extra if engine in engines.ENGINES else "torch"
     for package, purpose in (("onnx", "Writing the bundle's model.onnx"), ("matplotlib", "Drawing the report")):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "torch", purpose)
+            raise MissingExtraError(package, extra, purpose)
     if recipe.log.tensorboard:
         from tenfold import tensorboard
 

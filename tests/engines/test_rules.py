@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference import NumPy
 
 from tenfold import recipe as recipes
 from tenfold.architecture import weights, zoo
@@ -23,20 +24,6 @@ RULES: dict[str, dict[str, Any]] = {
     "adamw": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "head_lr": 0.02},
     "muon": {"name": "muon", "lr": 0.1, "weight_decay": 0.01, "whiten_bias_epochs": 2},
 }
-
-
-class NumPy:
-    def matrix(self, kernel: np.ndarray) -> np.ndarray:
-        return kernel.reshape(len(kernel), -1)
-
-    def kernel(self, matrix: np.ndarray, like: np.ndarray) -> np.ndarray:
-        return matrix.reshape(like.shape)
-
-    def transpose(self, matrix: np.ndarray) -> np.ndarray:
-        return matrix.T
-
-    def total(self, array: np.ndarray) -> np.ndarray:
-        return array.sum()
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -34,8 +34,10 @@ _NOT_FEATURES = ("all", "dev")
 # What the extras bring, in words.
 PURPOSES = {
     "torch": "training with PyTorch, and the report",
+    "tensorflow": "training with TensorFlow, and the report",
+    "jax": "training with JAX, and the report",
+    "opencl": "training on any card with an OpenCL driver, and the report",
     "timm": "networks of timm and their pretrained weights",
-    "opencl": "training on any card with an OpenCL driver, with tinygrad",
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",
@@ -100,14 +102,9 @@ def system() -> dict[str, Any]:
 
 def cpu_features() -> dict[str, bool] | None:
     """Instruction sets that decide how fast training on the processor is; None where the system doesn't tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
+    flags = hardware.cpu_flags()
+    if flags is None:
         return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    if line is None:
-        return None
-    flags = set(line[1].split())
     if platform.machine() in ("aarch64", "arm64"):
         return {"neon": "asimd" in flags, "sve": "sve" in flags, "bf16": "bf16" in flags, "i8mm": "i8mm" in flags}
     return {

@@ -73,7 +73,9 @@ def train(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=WHERE, help="The framework that trains (default: torch)."),
+        typer.Option(
+            metavar="NAME", rich_help_panel=WHERE, help="torch (default), tensorflow or jax: the framework that trains."
+        ),
     ] = None,
     device: Annotated[
         str | None,

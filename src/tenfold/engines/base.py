@@ -290,6 +290,8 @@ class Entry:
 
 ENGINES: dict[str, Entry] = {
     "torch": Entry("torch", ("torch",), "torch", ("timm",)),
+    "tensorflow": Entry("keras", ("tensorflow", "keras"), "tensorflow"),
+    "jax": Entry("keras", ("jax", "keras"), "jax"),
     "opencl": Entry("tinygrad", ("tinygrad",), "opencl"),
 }
 

@@ -1,0 +1,74 @@
+"""The engines ``tensorflow`` and ``jax``: one implementation on Keras 3. Which of the two a process has is chosen when
+the first is loaded, and stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tenfold.architecture.layers import Architecture
+from tenfold.engines import base
+from tenfold.engines.keras import framework
+from tenfold.recipe import Recipe
+
+
+class KerasEngine(base.Engine):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def versions(self) -> dict[str, str]:
+        import keras
+
+        return {**framework.chosen().versions(), "keras": keras.__version__}
+
+    def devices(self) -> list[base.Device]:
+        from tenfold.engines.keras import devices
+
+        return devices.found()
+
+    def check(self, architecture: Architecture, recipe: Recipe, device: base.Device) -> None:
+        from tenfold.engines.keras.check import check
+
+        check(self.name, architecture, recipe)
+
+    def warm_up(self, device: base.Device) -> None:
+        import keras  # noqa: F401 (a second of imports, while data is read)
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        from tenfold.engines import loop
+        from tenfold.engines.keras import devices
+        from tenfold.engines.keras.stepper import Stepper
+        from tenfold.engines.schedule import plan
+
+        steps = plan(job.recipe, len(job.dataset["train"]))
+        precision = devices.precision(job.recipe.precision, job.device)
+        framework.chosen().prepare(job.device, precision)
+        return loop.fit(job, Stepper(job, precision, steps), steps, precision)
+
+    def logits(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        images: np.ndarray,
+        device: base.Device,
+        *,
+        batch_size: int = 500,
+        precision: str = "fp32",
+        tta: str = "none",
+    ) -> np.ndarray:
+        from tenfold.engines.keras import build, inference
+        from tenfold.evaluation.tta import averaged
+
+        if not len(images):
+            return np.empty((0, architecture.classes), np.float32)
+        chosen = framework.chosen()
+        chosen.prepare(device, precision)
+        sent = chosen.send(build.native(weights), device)
+        return averaged(lambda x: inference.logits(architecture, sent, x, device, batch_size, precision), images, tta)
+
+
+def engine(name: str) -> base.Engine:
+    """The engine of this folder called ``name``. Raises UnsupportedError where Keras is loaded with another one."""
+    framework.load(name)
+    return KerasEngine(name)
