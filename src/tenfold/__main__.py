@@ -28,6 +28,9 @@ def _leave(code: int) -> None:
     """End the process without taking Python, NumPy and the framework apart first: for a picture that would be a sixth
     of all the time, after a training half a second. Nothing is lost: these verbs' files are closed, and their threads
     and processes have ended."""
+    ending = sys.modules.get("multiprocessing.util")
+    if ending is not None:  # tinygrad keeps processes that compile
+        ending._exit_function()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

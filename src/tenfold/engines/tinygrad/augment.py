@@ -121,6 +121,7 @@ def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: i
 
 def shrink(x: Tensor, size: int) -> Tensor:
     """Pictures N×3×H×W brought to a longer side of ``size`` by averaging areas, as two matrix products."""
-    before = [int(d) for d in x.shape[2:]]
-    rows, columns = (Tensor(area(a, b), device=x.device) for a, b in zip(before, shrunk(*before, size), strict=True))
+    height, width = (int(d) for d in x.shape[2:])
+    after = shrunk(height, width, size)
+    rows, columns = (Tensor(area(a, b), device=x.device) for a, b in zip((height, width), after, strict=True))
     return (rows @ x) @ columns.transpose()

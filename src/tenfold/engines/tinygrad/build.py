@@ -73,7 +73,9 @@ def _layer(layer: Layer, name: str, weights: Weights, x: Tensor, training: Train
             return _activation(layer, x)
         case Pool():
             size = (layer.size, layer.size)
-            return x.max_pool2d(size, layer.stride) if layer.function == "max" else x.avg_pool2d(size, layer.stride)
+            pooled = x.max_pool2d(size, layer.stride) if layer.function == "max" else x.avg_pool2d(size, layer.stride)
+            assert isinstance(pooled, Tensor)  # places of the maxima, which max_pool2d can give too, were not asked for
+            return pooled
         case GlobalPool():
             return x.max((2, 3)) if layer.function == "max" else x.mean((2, 3))
         case Dropout():

@@ -116,7 +116,8 @@ def _prepared(where: str) -> None:
 
 def _opencl_devices() -> tuple[list[Device], list[Device]]:
     """(graphics cards, processors): the first processor is ``cpu`` and stands last."""
-    cards, processors = [], []
+    cards: list[Device] = []
+    processors: list[Device] = []
     for index, one in enumerate(opencl()):
         device = Device("cpu" if one.processor and not processors else f"opencl:{index}", _label(one), one.memory)
         (processors if one.processor else cards).append(device)

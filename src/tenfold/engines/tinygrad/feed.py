@@ -58,7 +58,8 @@ class Feed:
         settings, epoch = self.recipe.augment, self.plan.epoch_of(step)
         index = self._index(step, epoch)
         sides = self.sides[index] ^ bool(epoch % 2) if settings.flip == "alternating" else None
-        drawn = draw(settings, len(pixels), *pixels.shape[1:3], self.recipe.seed, step, sides)
+        count, height, width, _ = pixels.shape
+        drawn = draw(settings, count, height, width, self.recipe.seed, step, sides)
         labels = self.split.labels[index]
         made = {"pixels": moved(pixels, drawn), "labels": labels.astype(np.int32), "targets": self._targets(labels)}
         for name in ("color", "cutout", "box"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, TinyJit
@@ -41,7 +42,9 @@ def logits(
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(architecture: Architecture, names: tuple[str, ...], shape: tuple[int, ...], device: Device) -> TinyJit:
+def _compiled(
+    architecture: Architecture, names: tuple[str, ...], shape: tuple[int, ...], device: Device
+) -> Callable[..., Any]:
     """The network as one compiled function of (pixels, weights), kept for the next call with the same shapes."""
 
     def answer(pixels: Tensor, tensors: list[Tensor]) -> Tensor:

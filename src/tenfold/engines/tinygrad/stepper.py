@@ -111,7 +111,7 @@ class Stepper(base.Stepper):
     # ---- between steps -----------------------------------------------------------------------------------------------
 
     def sums(self) -> tuple[float, float]:
-        loss, right = self._sums.tolist()
+        loss, right = self._sums.numpy().tolist()
         return loss, right
 
     def reset_sums(self) -> None:
