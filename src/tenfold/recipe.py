@@ -219,7 +219,8 @@ class Recipe(_Part):
     compile: bool = Field(
         False,
         description="compile the network before the first step, to train it faster: for runs so long that the "
-        "compilation is made up for; needs triton on CUDA and a C++ compiler on a CPU",
+        "compilation is made up for; needs triton on CUDA and a C++ compiler on a CPU. No effect in engines other than "
+        "torch, which always compile",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the target spread evenly over all classes"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tenfold.engines.batches import area
+from tenfold.engines.batches import area, shrunk
 from tenfold.recipe import Augment
 
 Array = Any
@@ -54,14 +54,6 @@ def augment(images: Array, draws: Mapping[str, Array], settings: Augment, mean: 
     if size is not None and size < max(x.shape[1:3]):
         x = shrink(x, size)
     return x
-
-
-def shrunk(height: int, width: int, size: int | None) -> tuple[int, int]:
-    """Height and width of pictures brought to a longer side of at most ``size``."""
-    if size is None or size >= max(height, width):
-        return height, width
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def shrink(x: Array, size: int) -> Array:

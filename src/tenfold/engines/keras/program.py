@@ -18,10 +18,12 @@ from tenfold.architecture.layers import Architecture
 from tenfold.architecture.weights import specs
 from tenfold.engines import rules
 from tenfold.engines.base import Device
+from tenfold.engines.batches import shrunk
 from tenfold.engines.groups import Group
 from tenfold.engines.keras import build
-from tenfold.engines.keras.augment import augment, shrunk
+from tenfold.engines.keras.augment import augment
 from tenfold.engines.keras.framework import chosen
+from tenfold.engines.schedule import forgotten
 from tenfold.recipe import Augment, Optimizer
 
 Array = Any
@@ -155,6 +157,6 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float, classes: Array
 
 def numbers(settings: Settings, recipe: Any, done: float, step: int) -> np.ndarray:
     """What changes from step to step, in the order in which the compiled step reads it."""
-    forgotten = 1 - min(recipe.ema, (2 + step) / (11 + step)) if recipe.ema is not None else 0.0
+    share = forgotten(recipe.ema, step) if recipe.ema is not None else 0.0
     now = [rules.scalars(group, recipe, done, step) for group in settings.groups]
-    return np.array([forgotten, *(now[i][name] for i, name in settings.scalars())], np.float32)
+    return np.array([share, *(now[i][name] for i, name in settings.scalars())], np.float32)

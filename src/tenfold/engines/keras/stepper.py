@@ -16,7 +16,7 @@ from tenfold.engines.groups import groups
 from tenfold.engines.keras import build, inference, program
 from tenfold.engines.keras.feed import Feed
 from tenfold.engines.keras.framework import chosen
-from tenfold.engines.schedule import Plan, factor
+from tenfold.engines.schedule import Plan, factor, low_res_size
 from tenfold.errors import TrainingError
 
 
@@ -58,8 +58,7 @@ class Stepper(base.Stepper):
         return self.framework.send(tree, self.job.device)
 
     def take(self, step: int, done: float) -> float:
-        low = self.recipe.low_res
-        settings = dataclasses.replace(self.settings, size=low.size if low is not None and done < low.until else None)
+        settings = dataclasses.replace(self.settings, size=low_res_size(self.recipe, done))
         numbers = program.numbers(settings, self.recipe, done, step)
         seed = batches.step_seed(self.recipe.seed, step)
         halves = np.array([seed & 0x3FFFFFFF, seed >> 32], np.int32)

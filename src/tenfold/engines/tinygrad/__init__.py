@@ -35,11 +35,6 @@ class TinygradEngine(base.Engine):
                 f"precision={recipe.precision} is not what the opencl engine computes in; it takes fp32.",
                 "Take --set precision=auto, or --engine torch.",
             )
-        if recipe.compile:
-            raise UnsupportedError(
-                "compile=true is PyTorch's; the opencl engine compiles every step by itself.",
-                "Leave it out, or take --engine torch.",
-            )
         check_low_res(architecture, recipe)
 
     def fit(self, job: base.Job) -> base.FitResult:
