@@ -206,7 +206,7 @@ def test_memory_that_runs_out_comes_with_a_way_out(cpu: Device, squares: Any, mo
         stepper.close()
 
 
-@pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "bf16"}, {"compile": True}])
+@pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "bf16"}])
 def test_what_it_does_not_do_is_refused_with_the_engine_that_does(cpu: Device, changes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError, match=rf"{next(iter(changes))}=.*torch"):
         base.load("opencl").check(NETWORK, recipes.override(Recipe(), changes), cpu)
