@@ -19,6 +19,8 @@ from tenfold.outcome import Work
 from tenfold.recipe import Model, Recipe
 from tenfold.run import Run
 
+TRIED = 4  # training images on which a network's graph is compared with the network before it is trained
+
 
 def is_external(overrides: Mapping[str, Any]) -> bool:
     """Whether these changes of a recipe name another library's network."""
@@ -63,7 +65,9 @@ def first_weights(work: Work, run: Run, say: Callable[[str], None], resumed: boo
         return library.first_weights(architecture, Model(name=recipe.model.name), recipe.seed).weights
     first = library.first_weights(architecture, recipe.model, recipe.seed)
     # a network that can't become a bundle is told now, not after it was trained
-    store.require_graph(architecture, library.graph(architecture, first.weights))
+    images = np.array(work.dataset["train"].images[:TRIED])
+    logits = work.engine.logits(architecture, first.weights, images, work.device)
+    store.require_graph(architecture, library.graph(architecture, first.weights), images, logits)
     run.update(pretrained=dict(first.origin))
     for sentence in [*first.notes, *_notes(recipe, first, library.pixels(recipe.model))]:
         say(sentence)

@@ -153,12 +153,15 @@ def test_a_graph_of_other_weights_does_not_pass_the_gate(tmp_path: Path) -> None
 
 def test_what_could_not_become_a_bundle_is_told_beforehand() -> None:
     data, weight, token = exported()
-    architecture = content(data, weight, token).architecture
-    store.require_graph(architecture, data)
+    made: Any = content(data, weight, token)
+    architecture, asked = made.architecture, (made.golden_images, made.golden_logits)
+    store.require_graph(architecture, data, *asked)
+    with pytest.raises(BundleError, match="its graph does not give the answers it must"):
+        store.require_graph(architecture, data, made.golden_images, made.golden_logits[:, ::-1])
     model = onnx.load_from_string(data)
     model.graph.node.insert(1, onnx.helper.make_node("NonZero", ["float"], ["found"]))
     model.graph.node.append(onnx.helper.make_node("Mul", ["logits", "logits"], ["more"]))
     model.graph.node[-1].op_type = "Mod"
     model.graph.output[0].name = "more"
     with pytest.raises(BundleError, match=r"timm:tiny can't be kept as a bundle.*Mod"):
-        store.require_graph(architecture, model.SerializeToString())
+        store.require_graph(architecture, model.SerializeToString(), *asked)

@@ -220,17 +220,23 @@ def _write_model(path: Path, content: BundleContent, probabilities: np.ndarray) 
     return {"runtime": runtime.version(), **verdict.to_dict()}
 
 
-def require_graph(architecture: Architecture, graph: bytes) -> None:
-    """Refuses an engine's graph of another library's network where no bundle could be written from it.
+def require_graph(architecture: Architecture, graph: bytes, images: np.ndarray, logits: np.ndarray) -> None:
+    """Refuses an engine's graph of another library's network where no bundle could be written from it: for what it
+    holds, or because it does not give the ``logits`` (float32 N×classes) of ``images`` (uint8 N×H×W×3).
 
-    Raises BundleError, saying what in it is the reason.
+    Raises BundleError, saying what is the reason.
     """
-    from tenfold.export import external
+    from tenfold.bundle import golden
+    from tenfold.export import external, gate
     from tenfold.runtimes import graph as reader
+    from tenfold.runtimes import onnxruntime as runtime
 
     try:
         made = external.simplified(graph, architecture.height, architecture.width)
-        reader.inspect(made.SerializeToString(), "it")
+        data = made.SerializeToString()
+        reader.inspect(data, "it")
+        answers = runtime.values(data, images, [made.graph.output[0].name], "it")[0]
+        gate.require(golden.expected(logits, 1.0), golden.expected(answers, 1.0), "its graph")
     except BundleError as error:
         raise BundleError(
             f"{architecture.name} can't be kept as a bundle: {error.message}", "Take another network."
