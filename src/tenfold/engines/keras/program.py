@@ -24,7 +24,7 @@ from tenfold.engines.keras import build
 from tenfold.engines.keras.augment import augment
 from tenfold.engines.keras.framework import chosen
 from tenfold.engines.schedule import forgotten
-from tenfold.recipe import Augment, Optimizer
+from tenfold.recipe import Augment, Optimizer, Recipe
 
 Array = Any
 
@@ -155,8 +155,8 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float, classes: Array
     return -ops.sum(target * chances * classes) / ops.sum(hot * classes)
 
 
-def numbers(settings: Settings, recipe: Any, done: float, step: int) -> np.ndarray:
+def numbers(settings: Settings, recipe: Recipe, done: float, step: int) -> np.ndarray:
     """What changes from step to step, in the order in which the compiled step reads it."""
-    share = forgotten(recipe.ema, step) if recipe.ema is not None else 0.0
+    replaced = forgotten(recipe.ema, step) if recipe.ema is not None else 0.0
     now = [rules.scalars(group, recipe, done, step) for group in settings.groups]
-    return np.array([share, *(now[i][name] for i, name in settings.scalars())], np.float32)
+    return np.array([replaced, *(now[i][name] for i, name in settings.scalars())], np.float32)
