@@ -74,13 +74,13 @@ def train(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", rich_help_panel=WHERE, help="torch (default), tensorflow or jax: the framework that trains."
+            metavar="NAME", rich_help_panel=WHERE, help="The framework: torch (default), tensorflow, jax, opencl."
         ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", rich_help_panel=WHERE, help="auto (the fastest, default), cpu, cuda, cuda:1, mps or xpu."
+            metavar="NAME", rich_help_panel=WHERE, help="auto (the fastest, default), cpu, cuda, cuda:1, opencl:0 …"
         ),
     ] = None,
     out: Annotated[
