@@ -17,7 +17,7 @@ from PIL import Image
 import tenfold
 from tenfold.bundle import golden, store
 from tenfold.data.dataset import Geometry, Skipped
-from tenfold.errors import BundleError, CallError, ImageError
+from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError
 from tenfold.predict import BATCH, Model, Prediction, load
 
 
@@ -52,6 +52,38 @@ def test_takes_a_run_a_bundle_or_a_model_alone(
     assert (model.manifest is None) == part.endswith(".onnx")
     np.testing.assert_allclose(model.probabilities(images), expected, atol=2e-6)
     assert model.runtime.device == "cpu" and "tiny-run" in repr(model)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_other_runtimes_and_engines_give_the_same_answers(
+    bundle_folder: Path, runtime: str, images: np.ndarray, expected: np.ndarray
+) -> None:
+    pytest.importorskip(runtime, reason=f"needs tenfold[{runtime}]")
+    model = load(bundle_folder, runtime=runtime)
+    np.testing.assert_allclose(model.probabilities(images), expected, atol=1e-4)
+    assert (model.runtime.name, model.runtime.device) == (runtime, "cpu")
+
+
+def test_a_runtime_that_cannot_be_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    alone = tmp_path / "model.onnx"
+    alone.write_bytes(b"no graph")
+    with pytest.raises(UnknownNameError, match="Did you mean openvino"):
+        load(alone, runtime="openvin")
+    with pytest.raises(CallError, match="takes a run or a bundle"):
+        load(alone, runtime="torch")
+    with pytest.raises(CallError, match="onnxruntime computes on the CPU, not on cuda"):
+        load(alone, device="cuda")
+
+
+def test_an_engine_answers_for_a_verified_bundle_only(bundle_folder: Path, images: np.ndarray) -> None:
+    pytest.importorskip("torch", reason="needs tenfold[torch]")
+    with (bundle_folder / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(BundleError, match=r"weights\.safetensors"):
+        load(bundle_folder, runtime="torch")
 
 
 def check(prediction: Prediction, probabilities: np.ndarray) -> None:

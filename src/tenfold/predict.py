@@ -21,8 +21,10 @@ from tenfold.bundle import store
 from tenfold.bundle.manifest import FILES, MODEL
 from tenfold.data import decode
 from tenfold.data.dataset import Skipped
-from tenfold.errors import BundleError, CallError, ImageError
+from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError
+from tenfold.runtimes import base as runtimes
 from tenfold.runtimes import graph, onnxruntime
+from tenfold.runtimes.batches import Sizes
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 Source = str | Path | bytes | np.ndarray
 
 BATCH = 64
+DEFAULT = "onnxruntime"
+_ENGINES = "For another device take an engine: --runtime torch --device cuda."
 
 
 @dataclass(frozen=True)
@@ -174,14 +178,27 @@ class Model:
         return decode.resize(pixels, self.geometry)
 
 
-def load(path: str | Path, *, threads: int | None = None, quick: bool = False) -> Model:
+def load(
+    path: str | Path,
+    *,
+    runtime: str = DEFAULT,
+    device: str = "auto",
+    threads: int | None = None,
+    quick: bool = False,
+) -> Model:
     """The model at ``path``: a run's folder, a bundle's folder, or a model.onnx alone.
 
-    All files of a bundle are verified. ``threads`` compute a batch; None is every core this process may use.
-    ``quick`` is for a few pictures: the runtime computes on one thread without optimizing the graph first, and it
-    starts with the first picture, beside that picture's decoding.
+    All files of a bundle are verified.
 
-    Raises CallError where there is nothing at ``path``, BundleError for what is damaged or not a tenfold model.
+    runtime   what computes: ``onnxruntime``, ``openvino``, or an engine (``torch``, ``tensorflow``, ``jax``,
+              ``opencl``), which takes a bundle
+    device    an engine's, as for training: ``auto``, ``cpu``, ``cuda`` …; the others compute on the CPU
+    threads   of ONNX Runtime or OpenVINO for a batch; None is every core this process may use
+    quick     for a few pictures: ONNX Runtime computes on one thread without optimizing the graph first, and starts
+              with the first picture, beside that picture's decoding
+
+    Raises CallError where there is nothing at ``path`` or the device isn't the runtime's, BundleError for what is
+    damaged or not a tenfold model, UnknownNameError and MissingExtraError for the runtime.
     """
     path = Path(path)
     try:
@@ -190,13 +207,54 @@ def load(path: str | Path, *, threads: int | None = None, quick: bool = False) -
             raise CallError(f"There is no run, bundle or model at {path}.")
     except OSError as error:
         raise CallError(f"{path} can't be opened: {error.strerror}.") from None
-    model = (_load_alone if alone else _load_bundle)(path, threads, quick)
+    chosen = _Chosen(runtime, device, threads, quick)
+    chosen.check(alone)
+    model = (_load_alone if alone else _load_bundle)(path, chosen)
     if not quick:
         model.runtime  # noqa: B018 - starts it
     return model
 
 
-def _load_bundle(path: Path, threads: int | None, quick: bool) -> Model:
+@dataclass(frozen=True)
+class _Chosen:
+    """What computes, and how."""
+
+    name: str
+    device: str
+    threads: int | None
+    quick: bool
+
+    @property
+    def engine(self) -> bool:
+        return self.name not in runtimes.RUNTIMES
+
+    def check(self, alone: bool) -> None:
+        """Refuses what can be refused before a file is read."""
+        if self.name == DEFAULT and self.device in ("auto", "cpu"):
+            return
+        if not self.engine:
+            if self.device not in ("auto", "cpu"):
+                raise CallError(f"The runtime {self.name} computes on the CPU, not on {self.device}.", _ENGINES)
+            runtimes.load(self.name)
+            return
+        from tenfold.engines.base import ENGINES
+
+        if self.name not in ENGINES:
+            raise UnknownNameError("runtime", self.name, [*runtimes.RUNTIMES, *ENGINES])
+        if alone:
+            raise CallError(
+                f"The engine {self.name} takes a run or a bundle, not a model.onnx alone.",
+                "Leave --runtime out, or name the folder.",
+            )
+
+    def start(self, data: bytes, metadata: Any, where: str) -> Any:
+        """The runtime of a model.onnx."""
+        if self.name == DEFAULT:
+            return onnxruntime.start(data, metadata, threads=self.threads, quick=self.quick, where=where)
+        return runtimes.load(self.name).open(data, threads=self.threads, where=where)
+
+
+def _load_bundle(path: Path, chosen: _Chosen) -> Model:
     bundle = store.open(path, verify=False)
     rest = _Beside(lambda: bundle.verify([name for name in FILES if name != MODEL]))
     data, manifest, where = bundle.model(), bundle.manifest, f"{bundle.path}: {MODEL}"
@@ -206,29 +264,32 @@ def _load_bundle(path: Path, threads: int | None, quick: bool) -> Model:
         raise BundleError(f"{bundle.path}: {MODEL} and manifest.json differ in classes or geometry.")
 
     def start() -> Runtime:
-        runtime = onnxruntime.start(data, metadata, threads=threads, quick=quick, where=where)
+        if chosen.engine:
+            from tenfold.runtimes import engine
+
+            rest.result()
+            return engine.open(chosen.name, bundle, chosen.device)
+        runtime = chosen.start(data, metadata, where)
         rest.result()
         return _fitting(runtime, said, where)
 
     return Model(manifest.name, said, manifest, start)
 
 
-def _load_alone(path: Path, threads: int | None, quick: bool) -> Model:
+def _load_alone(path: Path, chosen: _Chosen) -> Model:
     data, where = onnxruntime.read(path), str(path)
     metadata = graph.inspect(data, where)
     said = graph.describe(metadata, where)
 
     def start() -> Runtime:
-        runtime = onnxruntime.start(data, metadata, threads=threads, quick=quick, where=where)
-        return _fitting(runtime, said, where)
+        return _fitting(chosen.start(data, metadata, where), said, where)
 
     return Model(said.name, said, None, start)
 
 
-def _fitting(runtime: onnxruntime.OnnxRuntime, said: graph.Description, where: str) -> Runtime:
+def _fitting(runtime: Any, said: graph.Description, where: str) -> Runtime:
     """The runtime, where the graph's own sizes are those of its metadata."""
-    wanted = (said.geometry.height, said.geometry.width, len(said.classes))
-    if (runtime.height, runtime.width, runtime.classes) != wanted:
+    if runtime.sizes != Sizes(said.geometry.height, said.geometry.width, len(said.classes)):
         raise BundleError(f"{where} computes other sizes than its metadata say.")
     return runtime
 

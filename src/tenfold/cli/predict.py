@@ -37,6 +37,16 @@ def predict(
         ),
     ],
     top: Annotated[int, typer.Option("--top", metavar="K", help="How many classes to give for each picture.")] = 3,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What computes: onnxruntime, openvino, or an engine: torch, tensorflow, jax, opencl.",
+        ),
+    ] = "onnxruntime",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="An engine's device: auto, cpu, cuda, opencl:0 …")
+    ] = "auto",
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the answers to a CSV file.")
     ] = None,
@@ -56,7 +66,7 @@ def predict(
     if table is not None and not table.absolute().parent.is_dir():
         raise CallError(f"--csv {table}: there is no such folder.", f"Make it with: mkdir -p {table.parent}")
     found, missing = pictures.find(source)
-    model = load(run, quick=len(found) <= FEW)
+    model = load(run, runtime=runtime, device=device, quick=len(found) <= FEW)
     keep = as_json or table is not None
     kept: list[Prediction | Skipped] = []
     for skipped in missing:

@@ -20,7 +20,7 @@ from tenfold.runtimes.batches import Sizes
 class OnnxRuntime(Runtime):
     """A model in ONNX Runtime. Made by :func:`open`.
 
-    ``height``, ``width`` and ``classes`` are the graph's own; ``metadata`` its texts, unchecked beyond their bounds.
+    ``sizes`` are the graph's own; ``metadata`` its texts, unchecked beyond their bounds.
     """
 
     name = "onnxruntime"
@@ -30,8 +30,7 @@ class OnnxRuntime(Runtime):
         self._where = where
         self.metadata = metadata
         self.device = _device(session)
-        self._sizes = _sizes(session, where)
-        self.height, self.width, self.classes = self._sizes.height, self._sizes.width, self._sizes.classes
+        self.sizes = _sizes(session, where)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
@@ -43,7 +42,7 @@ class OnnxRuntime(Runtime):
             found: np.ndarray = self._session.run([graph.OUTPUT], {graph.INPUT: batch})[0]
             return found
 
-        return batches.ask(answer, images, self._sizes, self._where, "ONNX Runtime")
+        return batches.ask(answer, images, self.sizes, self._where, "ONNX Runtime")
 
 
 def open(source: Path | bytes, *, threads: int | None = None, where: str | None = None) -> OnnxRuntime:

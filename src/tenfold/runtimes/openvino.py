@@ -29,7 +29,7 @@ class OpenVinoRuntime(Runtime):
         self._compiled = compiled
         self._where = where
         self.device = ", ".join(compiled.get_property("EXECUTION_DEVICES")).lower()
-        self._sizes = _sizes(compiled, where)
+        self.sizes = _sizes(compiled, where)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
@@ -40,7 +40,7 @@ class OpenVinoRuntime(Runtime):
         def answer(batch: np.ndarray) -> np.ndarray:
             return np.asarray(self._compiled({graph.INPUT: batch})[graph.OUTPUT])
 
-        return batches.ask(answer, images, self._sizes, self._where, "OpenVINO")
+        return batches.ask(answer, images, self.sizes, self._where, "OpenVINO")
 
 
 def open(source: Path | bytes, *, threads: int | None = None, where: str | None = None) -> OpenVinoRuntime:
