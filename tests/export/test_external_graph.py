@@ -156,7 +156,7 @@ def test_what_could_not_become_a_bundle_is_told_beforehand() -> None:
     made: Any = content(data, weight, token)
     architecture, asked = made.architecture, (made.golden_images, made.golden_logits)
     store.require_graph(architecture, data, *asked)
-    with pytest.raises(BundleError, match="its graph does not give the answers it must"):
+    with pytest.raises(BundleError, match="its graph does not give the network's answers"):
         store.require_graph(architecture, data, made.golden_images, made.golden_logits[:, ::-1])
     model = onnx.load_from_string(data)
     model.graph.node.insert(1, onnx.helper.make_node("NonZero", ["float"], ["found"]))

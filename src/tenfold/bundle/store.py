@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tenfold.architecture.layers import Architecture
 
 _BLOCK = 2**20
+# Of the largest logit: untrained logits are too close to each other for probabilities to tell a wrong graph. Right ones
+# were off by 4e-6 at most (24 networks of timm), a wrong one by 4e-3.
+GRAPH_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,7 @@ def require_graph(architecture: Architecture, graph: bytes, images: np.ndarray, 
 
     Raises BundleError, saying what is the reason.
     """
-    from tenfold.bundle import golden
-    from tenfold.export import external, gate
+    from tenfold.export import external
     from tenfold.runtimes import graph as reader
     from tenfold.runtimes import onnxruntime as runtime
 
@@ -236,7 +238,11 @@ def require_graph(architecture: Architecture, graph: bytes, images: np.ndarray, 
         data = made.SerializeToString()
         reader.inspect(data, "it")
         answers = runtime.values(data, images, [made.graph.output[0].name], "it")[0]
-        gate.require(golden.expected(logits, 1.0), golden.expected(answers, 1.0), "its graph")
+        off = float(np.abs(answers - logits).max() / max(np.abs(logits).max(), 1e-12))
+        if not off <= GRAPH_TOLERANCE:
+            raise BundleError(
+                f"its graph does not give the network's answers, which are off by {off:.2g} of the largest."
+            )
     except BundleError as error:
         raise BundleError(
             f"{architecture.name} can't be kept as a bundle: {error.message}", "Take another network."

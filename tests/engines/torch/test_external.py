@@ -20,8 +20,8 @@ from tenfold.architecture.layers import Architecture
 from tenfold.bundle import store
 from tenfold.data.dataset import Dataset
 from tenfold.engines import base
-from tenfold.engines.base import Job, Notice
-from tenfold.errors import CallError, DownloadError, RecipeError, UnknownNameError, UnsupportedError
+from tenfold.engines.base import Job, Notice, Started
+from tenfold.errors import BundleError, CallError, DownloadError, RecipeError, UnknownNameError, UnsupportedError
 from tenfold.evaluation.calibration import softmax
 from tenfold.recipe import Model, Recipe
 
@@ -201,6 +201,34 @@ def test_size_and_interpolation_are_the_network_s_where_none_are_asked_for(small
     assert (made.size, made.interpolation) == (12, "bicubic")
     asked = networks.as_made_for(engine, tuned(data__size=20, data__interpolation="bilinear")).data
     assert (asked.size, asked.interpolation) == (20, "bilinear")
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_graph_that_answers_otherwise_is_told_before_training(
+    small: None, squares: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: bool
+) -> None:
+    """Also where the last layer starts with zeros, so that any graph gives the same answers at first."""
+    from tenfold.engines.torch import external
+
+    def start(self: Any, architecture: Architecture, model: Model, seed: int) -> Any:
+        found = begin(self, architecture, model, seed)
+        for name in ("01_external.fc.weight", "01_external.fc.bias"):
+            found.weights[name] *= not zeros
+        return found
+
+    def other(self: Any, architecture: Architecture, given: Any) -> bytes:
+        return write(self, architecture, {**given, "01_external.conv.weight": 2 * given["01_external.conv.weight"]})
+
+    begin, write = external.Timm.first_weights, external.Timm.graph
+    monkeypatch.setattr(external.Timm, "first_weights", start)
+    monkeypatch.setattr(external.Timm, "graph", other)
+    heard: list[Any] = []
+    overrides = {**TUNED, "model.pretrained": False}
+    with pytest.raises(
+        BundleError, match="timm:tiny can't be kept as a bundle: its graph does not give the network's answers"
+    ):
+        training.train(squares, device="cpu", overrides=overrides, out=tmp_path / "run", listen=heard.append)
+    assert not any(isinstance(e, Started) for e in heard)
 
 
 @pytest.mark.parametrize(
