@@ -47,7 +47,10 @@ def test_a_signal_ends_the_worker_too(
     fake_package("openvino", SLEEPS)
     (tmp_path / "temporary").mkdir()
     worker = tmp_path / "worker"
-    command = [sys.executable, "-m", "tenfold", "verify", str(bundle_folder), "--engines", "none", "--golden"]
+    # a job in a script's background inherits SIGINT ignored
+    asked = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = asked + "from tenfold.__main__ import main; main()"
+    command = [sys.executable, "-c", start, "verify", str(bundle_folder), "--engines", "none", "--golden"]
     process = subprocess.Popen(
         [*command, "--runtimes", "openvino"],
         env={**os.environ, "WORKER": str(worker), "TMPDIR": str(tmp_path / "temporary")},
