@@ -337,7 +337,7 @@ def load(name: str) -> Engine:
     entry = ENGINES[name]
     missing = entry.missing()
     if missing is not None:
-        raise MissingExtraError(missing, entry.extra, f"Training with the {name} engine")
+        raise MissingExtraError(missing, entry.extra, f"The {name} engine")
     module = importlib.import_module(f"tenfold.engines.{entry.folder}")
     engine: Engine = module.engine(name)
     return engine
