@@ -15,7 +15,6 @@ from tenfold.bundle import store
 from tenfold.data.dataset import Interpolation
 from tenfold.engines import external
 from tenfold.engines.base import Engine
-from tenfold.engines.groups import head
 from tenfold.outcome import Work
 from tenfold.recipe import Model, Recipe
 from tenfold.run import Run
@@ -67,7 +66,7 @@ def first_weights(work: Work, run: Run, say: Callable[[str], None], resumed: boo
     first = library.first_weights(architecture, recipe.model, recipe.seed)
     # a network that can't become a bundle is told now, not after it was trained
     images = np.array(work.dataset["train"].images[:TRIED])
-    tried = _with_a_head(architecture, first.weights)
+    tried = _stirred(architecture, first.weights)
     logits = work.engine.logits(architecture, tried, images, work.device)
     store.require_graph(architecture, library.graph(architecture, tried), images, logits)
     run.update(pretrained=dict(first.origin))
@@ -76,14 +75,15 @@ def first_weights(work: Work, run: Run, say: Callable[[str], None], resumed: boo
     return first.weights
 
 
-def _with_a_head(architecture: Architecture, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights with random ones in the last layer's matrices: many networks start theirs with zeros, and no answer
-    would tell a wrong graph from a right one."""
+def _stirred(architecture: Architecture, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights with random numbers for those that are all the same: many networks start their last layer, or the
+    end of each block, with zeros, and no answer would tell a wrong graph of them from a right one."""
     rng = np.random.default_rng(0)
     out = dict(given)
-    for name in head(architecture):
-        if (value := given[name]).ndim >= 2:
-            out[name] = rng.normal(0, value[0].size ** -0.5, value.shape).astype(np.float32)
+    for name, spec in weights.specs(architecture).items():
+        value = given[name]
+        if spec.role == "trained" and (value == value.flat[0]).all():
+            out[name] = (value + rng.normal(0, 0.1, value.shape)).astype(np.float32)
     return out
 
 

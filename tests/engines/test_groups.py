@@ -7,7 +7,7 @@ from tenfold import recipe as recipes
 from tenfold.architecture import zoo
 from tenfold.architecture.layers import Architecture, External, Normalize
 from tenfold.architecture.weights import specs
-from tenfold.engines.groups import body, frozen, groups, head
+from tenfold.engines.groups import body, frozen, groups
 from tenfold.engines.schedule import plan
 
 
@@ -52,17 +52,16 @@ def test_a_fine_tuning_trains_the_last_layer_first(network: str) -> None:
     architecture = zoo.build(recipe.model, 32, 32, 10)
     length = plan(recipe, 1000)
     made = groups(recipe, architecture, length)
-    last = next(g for g in made if g.role == "head")
-    assert last.rate(recipe, 0) == last.peak == recipe.optimizer.lr
-    assert not last.resting(0)
+    head = next(g for g in made if g.role == "head")
+    assert head.rate(recipe, 0) == head.peak == recipe.optimizer.lr
+    assert not head.resting(0)
     rest = [g for g in made if g.role != "head"]
     assert sorted(n for g in rest for n in g.names) == sorted(body(architecture))
-    assert head(architecture) == last.names
     for group in rest:
         # an epoch is ten steps
         assert [group.rate(recipe, step / length.steps) for step in (0, 9)] == [0, 0]
         assert group.resting(9 / length.steps) and not group.resting(10 / length.steps)
-        share = group.rate(recipe, 10 / length.steps) / last.rate(recipe, 10 / length.steps)
+        share = group.rate(recipe, 10 / length.steps) / head.rate(recipe, 10 / length.steps)
         assert share == pytest.approx(0.1)
 
 

@@ -93,12 +93,6 @@ def body(architecture: Architecture) -> tuple[str, ...]:
     return tuple(n for role, names in _by_role(architecture, trained, False).items() if role != "head" for n in names)
 
 
-def head(architecture: Architecture) -> tuple[str, ...]:
-    """The trained weights of the last layer."""
-    rest = set(body(architecture))
-    return tuple(n for n, spec in specs(architecture).items() if spec.role == "trained" and n not in rest)
-
-
 def _by_role(architecture: Architecture, names: Iterable[str], muon: bool) -> dict[Role, list[str]]:
     names = list(names)
     if architecture.external is not None:
