@@ -4,7 +4,7 @@
 #   [AIRBENCH=PATH] [SEEDS=3] [PYTHON=python3] bash benchmarks/gpu/check.sh [OUT]
 #
 # See README.md beside this file for its steps. OUT is benchmarks/gpu/results/<card> where it is left out; in it are
-# gpu.json, gpu.txt, race.json, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
+# gpu.json, gpu.txt, race.json, compare.json, compare.png, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -44,6 +44,11 @@ if [ -n "${AIRBENCH:-}" ]; then
   "$python" benchmarks/race.py tenfold:sprint="$seeds" airbench94="$seeds" --device cuda --airbench "$AIRBENCH" \
     --out "$out/race.json"
 fi
+
+echo "== the engines on the card and on this machine's processor"
+"$python" -m tenfold compare cifar10 --engines torch,jax,tensorflow,opencl --devices cuda,cpu --recipe quick --seeds 1 \
+  --out "$work/compare" || echo "not every engine could be measured"
+cp "$work/compare"/compare.{json,png} "$out/" || true
 
 echo "== where a step's time goes"
 "$python" benchmarks/profile_step.py sprint --device cuda --steps 20 --out "$out" | tee "$out/profile.txt"
