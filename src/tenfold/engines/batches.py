@@ -21,6 +21,21 @@ def order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 0x0DE2, epoch]).permutation(images)
 
 
+class Rows:
+    """``rows.of(step)``: the images of a step, int64 B, a function of (seed, step) alone. An epoch's order is kept."""
+
+    def __init__(self, plan: Plan, seed: int, images: int) -> None:
+        self.plan, self.seed, self.images = plan, seed, images
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def of(self, step: int) -> np.ndarray:
+        epoch = self.plan.epoch_of(step)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, order(self.seed, epoch, self.images)
+        start = step % self.plan.steps_per_epoch * self.plan.batch_size
+        return self._order[start : start + self.plan.batch_size]
+
+
 def flip_sides(seed: int, images: int) -> np.ndarray:
     """bool, one an image: whether ``flip: alternating`` mirrors it in even or odd epochs (K. Jordan 2024, airbench)."""
     return np.random.default_rng([seed, 0xF11B]).integers(0, 2, images).astype(bool)
@@ -76,13 +91,9 @@ def read_ahead(
 
     def read() -> None:
         try:
-            epoch, permutation = -1, np.empty(0, np.int64)
+            rows = Rows(plan, seed, len(images))
             for step in range(first, plan.steps):
-                if plan.epoch_of(step) != epoch:
-                    epoch = plan.epoch_of(step)
-                    permutation = order(seed, epoch, len(images))
-                start = step % plan.steps_per_epoch * plan.batch_size
-                index = permutation[start : start + plan.batch_size]
+                index = rows.of(step)
                 ascending = np.argsort(index)  # the map is read front to back
                 pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
                 pixels[ascending] = images[index[ascending]]

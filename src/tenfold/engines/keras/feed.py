@@ -14,7 +14,7 @@ import numpy as np
 
 from tenfold.data.dataset import Split
 from tenfold.engines.base import Device
-from tenfold.engines.batches import flip_sides, order, read_ahead
+from tenfold.engines.batches import Rows, flip_sides, read_ahead
 from tenfold.engines.draws import draw
 from tenfold.engines.keras.framework import Framework
 from tenfold.engines.schedule import Plan
@@ -43,13 +43,13 @@ class Feed:
             self.placement = "stream"
         self.labels = split.labels.astype(np.int32)
         self.sides = flip_sides(seed, len(split)) if settings.flip == "alternating" else None
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._rows = Rows(plan, seed, len(split))
         self._stream: Iterator[tuple[int, np.ndarray]] | None = None
 
     def take(self, step: int) -> dict[str, Any]:
         """``labels`` int32 B; ``images`` uint8 B×H×W×3 or their ``index`` int32 B; ``draws`` by name."""
         epoch = self.plan.epoch_of(step)
-        index = self._index(step, epoch)
+        index = self._rows.of(step)
         sides = self.sides[index] ^ bool(epoch % 2) if self.sides is not None else None
         height, width = self.split.images.shape[1:3]
         drawn = draw(self.settings, len(index), height, width, self.seed, step, sides)
@@ -58,12 +58,6 @@ class Feed:
         if self.pixels is not None:
             return {**batch, "index": index.astype(np.int32)}
         return {**batch, "images": self.split.images[index] if self.placement == "device" else self._streamed(step)}
-
-    def _index(self, step: int, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, order(self.seed, epoch, len(self.split))
-        start = step % self.plan.steps_per_epoch * self.plan.batch_size
-        return self._order[start : start + self.plan.batch_size]
 
     def _streamed(self, step: int) -> np.ndarray:
         if self._stream is None:

@@ -30,7 +30,7 @@ class Feed:
         self.weights = np.ones(classes, np.float32)
         if recipe.class_weights == "balanced":
             self.weights = batches.class_weights(np.bincount(split.labels, minlength=classes))
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._rows = batches.Rows(plan, recipe.seed, len(split))
         self._stream: Iterator[tuple[int, Arrays]] | None = None
 
     def take(self, step: int) -> Arrays:
@@ -56,7 +56,7 @@ class Feed:
 
     def _finish(self, step: int, pixels: np.ndarray) -> Arrays:
         settings, epoch = self.recipe.augment, self.plan.epoch_of(step)
-        index = self._index(step, epoch)
+        index = self._rows.of(step)
         sides = self.sides[index] ^ bool(epoch % 2) if settings.flip == "alternating" else None
         count, height, width, _ = pixels.shape
         drawn = draw(settings, count, height, width, self.recipe.seed, step, sides)
@@ -80,12 +80,6 @@ class Feed:
         share = np.float32(drawn.share)
         made["share"] = np.array([share], np.float32)
         made["targets"] = share * made["targets"] + (1 - share) * self._targets(labels[drawn.other])
-
-    def _index(self, step: int, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, batches.order(self.recipe.seed, epoch, len(self.split))
-        start = step % self.plan.steps_per_epoch * self.plan.batch_size
-        return self._order[start : start + self.plan.batch_size]
 
     def _targets(self, labels: np.ndarray) -> np.ndarray:
         """float32 B×classes: PyTorch's cross-entropy with class weights and smoothing, as weights of log-probabilities.
