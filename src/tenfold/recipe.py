@@ -60,13 +60,17 @@ class Model(_Part):
     """A network and its sizes: one of tenfold's own, or another library's as it is."""
 
     name: str = Field(
-        "sprint", max_length=200, description="cnn, sprint or resnet18; or any of timm's, as timm:resnet50"
+        "sprint",
+        max_length=200,
+        description="cnn, sprint or resnet18; or any of timm's or Keras's, as timm:resnet50 or keras:ResNet50",
     )
     pretrained: bool = Field(
-        False, description="timm: start from the weights that come with the network, all but the last layer's"
+        False, description="timm, keras: start from the weights that come with the network, all but the last layer's"
     )
     pretrained_file: str | None = Field(
-        None, max_length=4096, description="timm: those weights in a safetensors file here, instead of a download"
+        None,
+        max_length=4096,
+        description="those weights in a file here, instead of a download: safetensors for timm, HDF5 for Keras",
     )
     widths: tuple[Annotated[int, Field(gt=0, le=4096)], ...] | None = Field(
         None, description="filters of each stage; the network's own where null"

@@ -153,7 +153,7 @@ class External(Layer):
 
     Its weights are told here, so that names, shapes and roles follow from the architecture without the library:
 
-    library   whose it is: ``timm``
+    library   whose it is: ``timm``, ``keras``
     name      what the library calls it: ``resnet18``
     dropout   rate before the last layer
     head      the library's names of the last layer's modules, which are new for each set of classes

@@ -36,7 +36,7 @@ def build(model: Model, height: int, width: int, classes: int) -> Architecture:
     if model.pretrained or model.pretrained_file is not None:
         raise RecipeError(
             f"There are no pretrained weights for the network {model.name}.",
-            "Take one of timm's, e.g. --set model.name=timm:resnet18, or --set model.pretrained=false.",
+            "Take one of timm's or Keras's, e.g. --set model.name=timm:resnet18, or --set model.pretrained=false.",
         )
     layers, used = NETWORKS[model.name](model, classes)
     for name in ("widths", "depth", "residual", "activation", "dropout", "head_scale"):

@@ -275,7 +275,8 @@ class Engine(ABC):
 class Entry:
     """Where an engine is: its folder under ``engines/``, the packages it imports, and the extra that brings them.
 
-    libraries   other packages whose networks it reaches; each is also the name of the extra that brings it
+    libraries   other packages whose networks it reaches; one that is not among ``packages`` is also the name of the
+                extra that brings it
     """
 
     folder: str
@@ -290,8 +291,8 @@ class Entry:
 
 ENGINES: dict[str, Entry] = {
     "torch": Entry("torch", ("torch",), "torch", ("timm",)),
-    "tensorflow": Entry("keras", ("tensorflow", "keras"), "tensorflow"),
-    "jax": Entry("keras", ("jax", "keras"), "jax"),
+    "tensorflow": Entry("keras", ("tensorflow", "keras"), "tensorflow", ("keras",)),
+    "jax": Entry("keras", ("jax", "keras"), "jax", ("keras",)),
     "opencl": Entry("tinygrad", ("tinygrad",), "opencl"),
 }
 
@@ -311,7 +312,8 @@ def _require_library(library: str, engine: str, purpose: str) -> None:
     if engine not in ENGINES or library not in ENGINES[engine].libraries:
         raise UnsupportedError(f"{purpose} needs an engine that has the networks of {library}; {engine} has not.")
     if importlib.util.find_spec(library) is None:
-        raise MissingExtraError(library, library, purpose)
+        own = library in ENGINES[engine].packages
+        raise MissingExtraError(library, ENGINES[engine].extra if own else library, purpose)
 
 
 def check(engine: Engine, architecture: Architecture, recipe: Recipe, device: Device) -> None:

@@ -127,20 +127,24 @@ def check(recipe: Recipe, engine: str, libraries: Mapping[str, tuple[str, ...]])
             "Take --set virtual_batch_size=null.",
         )
     if model.pretrained_file is not None:
-        check_file(Path(model.pretrained_file))
+        check_file(Path(model.pretrained_file), found)
 
 
-def check_file(path: Path) -> None:
-    """Refuses what is no safetensors file, before any data is read."""
-    hint = "model.pretrained_file is a file of weights in the safetensors format, e.g. model.safetensors."
+def check_file(path: Path, library: str) -> None:
+    """Refuses what is no file of weights of ``library``'s, before any data is read: safetensors for timm, HDF5 (which
+    is data as well and runs nothing) for Keras."""
+    keras = library == "keras"
+    form = "HDF5" if keras else "safetensors"
+    example = "resnet50.h5" if keras else "model.safetensors"
+    hint = f"model.pretrained_file is a file of weights in the {form} format, e.g. {example}."
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
         raise CallError(f"{path} can't be read: {error.strerror}.", hint) from None
-    if start[4:9] != b"\0\0\0\0{":
+    if not (start.startswith(b"\x89HDF\r\n\x1a\n") if keras else start[4:9] == b"\0\0\0\0{"):
         kind = other_kind(start)
         raise CallError(
-            f"{path} is not a safetensors file{f' but {kind}' if kind else ''}.",
+            f"{path} is not {'an' if keras else 'a'} {form} file{f' but {kind}' if kind else ''}.",
             f"It was not loaded{': such a file can run code' if kind else ''}. {hint}",
         )

@@ -94,7 +94,7 @@ def build(
         raise BundleError(f"{len(classes)} class names for a network with {architecture.classes} logits.")
     if 4 * canonical.count(architecture) > MAX_BYTES:
         raise BundleError("The network is too large for an ONNX file, which can hold 2 GB.")
-    made = _Graph(weights)
+    made = Graph(weights)
     rest: Any = None
     if architecture.external is None:
         logits = made.layers(architecture.layers, "", INPUT)
@@ -120,7 +120,20 @@ def build(
     return data
 
 
-def _model(onnx: Any, graph: _Graph, rest: Any, architecture: Architecture, name: str) -> Any:
+def network(graph: Graph, logits: str, architecture: Architecture) -> bytes:
+    """The bytes of a graph from pixels to ``logits`` that an engine wrote with :class:`Graph`, for a network of another
+    library: what :func:`write` takes. Raises MissingExtraError where the package onnx isn't installed."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("onnx", "torch", "Writing model.onnx") from None
+    made = _model(onnx, graph, None, architecture, architecture.name)
+    made.graph.output[0].name = logits
+    data: bytes = made.SerializeToString(deterministic=True)
+    return data
+
+
+def _model(onnx: Any, graph: Graph, rest: Any, architecture: Architecture, name: str) -> Any:
     """The ModelProto around ``graph``'s nodes and initializers, and before them those of the ModelProto ``rest`` where
     an engine wrote the network."""
     helper, types = onnx.helper, onnx.TensorProto
@@ -148,8 +161,12 @@ def _model(onnx: Any, graph: _Graph, rest: Any, architecture: Architecture, name
     )
 
 
-class _Graph:
-    """Nodes and initializers in the network's order. Each value is named after its layer."""
+class Graph:
+    """Nodes and initializers in the network's order. Each value is named after its layer.
+
+    ``weights`` holds float32 arrays by the name that they have in the graph. Pictures are N×channels×height×width from
+    :meth:`normalize` on.
+    """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
         self.weights = weights

@@ -9,13 +9,21 @@ import numpy as np
 
 from tenfold.architecture.layers import Architecture
 from tenfold.engines import base
+from tenfold.engines.external import Library
 from tenfold.engines.keras import framework
 from tenfold.recipe import Recipe
 
 
 class KerasEngine(base.Engine):
+    finetunes = True
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def library(self, name: str) -> Library:
+        from tenfold.engines.keras import external
+
+        return external.Applications()
 
     def versions(self) -> dict[str, str]:
         import keras

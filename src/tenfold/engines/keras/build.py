@@ -6,6 +6,7 @@ out×in×rows×columns, a dense kernel in×out instead of out×in; everything el
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,18 @@ class Net:
     """``model`` takes float32 N×H×W×3 on the scale 0 to 255 and gives float32 logits.
 
     variables   its variables by canonical name
-    seeds       the states of its dropouts' generators, in the network's order
+    layers      its layers, in the network's order
     """
 
     model: keras.Model
     variables: dict[str, Any]
-    seeds: tuple[Any, ...]
+    layers: tuple[Any, ...]
+
+    @functools.cached_property
+    def seeds(self) -> tuple[Any, ...]:
+        """The states of its dropouts' generators, in the network's order."""
+        generators = (getattr(layer, "seed_generator", None) for layer in self.layers if getattr(layer, "rate", 1))
+        return tuple(generator.state for generator in generators if generator is not None)
 
     def forward(self, values: Mapping[str, Any], images: Any, seed: Any = None) -> tuple[Any, dict[str, Any]]:
         """(logits, ``values`` with new batch-norm statistics): a pure function of the weights given by name.
@@ -48,11 +55,27 @@ class Net:
         return ops.cast(logits, "float32"), {n: v for n, v in after.items() if v is not None}
 
 
-def build(architecture: Architecture, precision: str = "fp32", parts: int = 1, size: tuple[int, int] = (0, 0)) -> Net:
+def build(
+    architecture: Architecture,
+    precision: str = "fp32",
+    parts: int = 1,
+    size: tuple[int, int] = (0, 0),
+    resting: bool = False,
+) -> Net:
     """The model of an architecture, for pictures of ``size`` where they are not the architecture's own.
 
-    parts   in how many parts of a batch batch norm takes its statistics in training
+    parts     in how many parts of a batch batch norm takes its statistics in training
+    resting   in training too, batch norms go by their statistics and leave them as they are
     """
+    net = _external(architecture, precision) if architecture.external else _own(architecture, precision, parts, size)
+    if resting:
+        for layer in net.layers:
+            if isinstance(layer, BatchNorm | keras.layers.BatchNormalization):
+                layer.trainable = False
+    return net
+
+
+def _own(architecture: Architecture, precision: str, parts: int, size: tuple[int, int]) -> Net:
     height, width = size if all(size) else (architecture.height, architecture.width)
     builder = _Builder(keras.DTypePolicy(POLICIES[precision]), parts)
     pixels = keras.Input((height, width, 3), dtype="float32")
@@ -64,8 +87,21 @@ def build(architecture: Architecture, precision: str = "fp32", parts: int = 1, s
         variable = getattr(builder.made[home], part)
         variable.trainable = spec.role == "trained"
         variables[name] = variable
-    dropouts = [made for made in builder.made.values() if isinstance(made, keras.layers.Dropout)]
-    return Net(model, variables, tuple(d.seed_generator.state for d in dropouts if d.rate))
+    return Net(model, variables, tuple(builder.made.values()))
+
+
+def _external(architecture: Architecture, precision: str) -> Net:
+    from tenfold.engines.keras import external
+
+    layer = architecture.external
+    assert layer is not None
+    policy = POLICIES[precision]
+    normalize = Normalize(name=layer_name(0, l.Normalize()), dtype=policy)
+    inside = external.network(layer, architecture.height, architecture.width, policy)
+    pixels = keras.Input((architecture.height, architecture.width, 3), dtype="float32")
+    model = keras.Model(pixels, inside(normalize(pixels)))
+    variables = {f"{normalize.name}.{part}": getattr(normalize, part) for part in ("mean", "std")}
+    return Net(model, variables | external.variables(inside), tuple(external.layers(inside)))
 
 
 class _Builder:

@@ -45,7 +45,8 @@ class BatchNorm(keras.layers.Layer):
     The parts are those of ``torch.tensor_split``: of nearly equal size, the larger ones first. Running statistics move
     to those of the parts, averaged; the running variance is the unbiased one (N - 1), as PyTorch keeps it, and that is
     the rule of all engines. (Keras's own layer keeps the biased one, and takes the whole batch.) ``momentum`` is the
-    share that is kept. Statistics are computed in float32 in any precision.
+    share that is kept. Statistics are computed in float32 in any precision. Where the layer is not ``trainable`` it
+    goes by those it has, in training too.
     """
 
     def __init__(self, momentum: float, eps: float, scale: bool, center: bool, parts: int, **more: Any) -> None:
@@ -65,7 +66,7 @@ class BatchNorm(keras.layers.Layer):
     def call(self, x: Array, training: bool = False) -> Array:
         gamma = None if self.gamma is None else self.gamma.value
         beta = None if self.beta is None else self.beta.value
-        if not training:
+        if not training or not self.trainable:
             return self._normalized(x, self.mean.value, self.variance.value, gamma, beta)
         x, mean, variance = self._fused(x, gamma, beta)
         self.mean.assign(self.mean.value * self.momentum + mean * (1 - self.momentum))

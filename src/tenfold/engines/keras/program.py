@@ -19,7 +19,7 @@ from tenfold.architecture.weights import specs
 from tenfold.engines import rules
 from tenfold.engines.base import Device
 from tenfold.engines.batches import shrunk
-from tenfold.engines.groups import Group
+from tenfold.engines.groups import Group, body
 from tenfold.engines.keras import build
 from tenfold.engines.keras.augment import augment
 from tenfold.engines.keras.framework import chosen
@@ -48,7 +48,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what a compiled step computes."""
+    """All that decides what a compiled step computes. ``resting``: all but the last layer stays as it is."""
 
     architecture: Architecture
     groups: tuple[Group, ...]
@@ -59,6 +59,7 @@ class Settings:
     precision: str
     device: Device
     size: int | None
+    resting: bool = False
 
     def scalars(self) -> list[tuple[int, str]]:
         """What each of ``numbers`` is from the second on: a group's place and its scalar's name."""
@@ -90,8 +91,9 @@ class _Step:
         self.settings = settings
         own = settings.architecture
         size = shrunk(own.height, own.width, settings.size)
-        self.net = build.build(own, settings.precision, settings.parts, size)
-        self.trained = [n for n, spec in specs(own).items() if spec.role == "trained"]
+        self.net = build.build(own, settings.precision, settings.parts, size, settings.resting)
+        still = body(own) if settings.resting else ()
+        self.trained = [n for n, spec in specs(own).items() if spec.role == "trained" and n not in still]
         self.scalars = settings.scalars()
 
     def __call__(
@@ -130,6 +132,9 @@ class _Step:
         for i, group in enumerate(self.settings.groups):
             now = {name: numbers[at + 1] for at, (of, name) in enumerate(self.scalars) if of == i}
             for name in group.names:
+                if name not in gradients:  # it rests
+                    updated[name], buffers[name] = weights[name], held[name]
+                    continue
                 updated[name], buffers[name] = rules.update(
                     group, self.settings.optimizer, weights[name], gradients[name], held[name], now, Arrays()
                 )
@@ -155,8 +160,10 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float, classes: Array
     return -ops.sum(target * chances * classes) / ops.sum(hot * classes)
 
 
-def numbers(settings: Settings, recipe: Recipe, done: float, step: int) -> np.ndarray:
-    """What changes from step to step, in the order in which the compiled step reads it."""
+def numbers(settings: Settings, recipe: Recipe, done: float, step: int, rested: int) -> np.ndarray:
+    """What changes from step to step, in the order in which the compiled step reads it. In ``rested`` of the steps so
+    far all but the last layer rested."""
     replaced = forgotten(recipe.ema, step) if recipe.ema is not None else 0.0
-    now = [rules.scalars(group, recipe, done, step) for group in settings.groups]
+    counts = (step - rested if group.start else step for group in settings.groups)
+    now = [rules.scalars(group, recipe, done, n) for group, n in zip(settings.groups, counts, strict=True)]
     return np.array([replaced, *(now[i][name] for i, name in settings.scalars())], np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches, rules
 from tenfold.engines.base import Job, State
-from tenfold.engines.groups import groups
+from tenfold.engines.groups import frozen, groups
 from tenfold.engines.keras import build, inference, program
 from tenfold.engines.keras.feed import Feed
 from tenfold.engines.keras.framework import chosen
@@ -24,6 +24,7 @@ class Stepper(base.Stepper):
     def __init__(self, job: Job, precision: str, plan: Plan) -> None:
         self.job, self.recipe, self.plan, self.precision = job, job.recipe, plan, precision
         self.framework = chosen()
+        self.frozen, self.rested = frozen(job.recipe, plan), 0
         recipe = self.recipe
         self.settings = program.Settings(
             job.architecture, tuple(groups(recipe, job.architecture, plan)), recipe.optimizer, recipe.augment,
@@ -58,8 +59,10 @@ class Stepper(base.Stepper):
         return self.framework.send(tree, self.job.device)
 
     def take(self, step: int, done: float) -> float:
-        settings = dataclasses.replace(self.settings, size=low_res_size(self.recipe, done))
-        numbers = program.numbers(settings, self.recipe, done, step)
+        resting = done < self.frozen
+        settings = dataclasses.replace(self.settings, size=low_res_size(self.recipe, done), resting=resting)
+        numbers = program.numbers(settings, self.recipe, done, step, self.rested)
+        self.rested += resting
         seed = batches.step_seed(self.recipe.seed, step)
         halves = np.array([seed & 0x3FFFFFFF, seed >> 32], np.int32)
         with self._memory():
@@ -106,9 +109,10 @@ class Stepper(base.Stepper):
         flat = {f"{n}#{kind}": a for n, held in carry["buffers"].items() for kind, a in held.items()}
         arrays |= {f"optimizer/{n}": a for n, a in build.canonical(flat).items()}
         arrays |= {f"average/{n}": a for n, a in build.canonical(carry["average"]).items()}
-        return State(arrays, {"sums": carry["sums"].tolist()})
+        return State(arrays, {"sums": carry["sums"].tolist(), "rested": self.rested})
 
     def restore(self, state: State) -> None:
+        self.rested = state.meta.get("rested", 0)
         buffers: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.carry["buffers"]}
         for key, array in build.native(state.part("optimizer")).items():
             name, _, kind = key.partition("#")

@@ -213,7 +213,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    external.check_file(path)
+    external.check_file(path, "timm")
     try:
         found: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
