@@ -3,6 +3,8 @@
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/installed
+# The demo needs PyTorch alone; where all is set up already, it takes that.
+DEMO    := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/installed-for-demo)
 LOCK    := requirements.lock
 SOURCES := src tests benchmarks .ci docs/update_reference.py
 
@@ -23,7 +25,7 @@ help: ## This list
 
 install: $(STAMP) ## Set up .venv with all that development needs
 
-demo: $(STAMP) ## Train on digits on the CPU, about a minute with the set-up; ends with where the report is
+demo: $(DEMO) ## Train on digits on the CPU, about a minute with the set-up; ends with where the report is
 	$(BIN)/tenfold train digits --device cpu
 
 # One engine is loaded in a process, so each but PyTorch's has a run of its own.
@@ -47,18 +49,26 @@ format: $(STAMP) ## Put the style right
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-$(STAMP): pyproject.toml $(LOCK)
+# $(call set_up,EXTRA): .venv with tenfold and an extra of it
+define set_up
 	@test -n "$(PYTHON)" || { echo "tenfold needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@rm -f $@
 	@set -e; \
 	test -x $(BIN)/python || $(if $(UV),$(UV) venv --quiet --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV)); \
 	pins=$$($(BIN)/python -c 'import sys; print("-c $(LOCK)" if sys.version_info[:2] == (3, 11) else "")'); \
 	test -n "$$pins" || echo "$(LOCK) is for Python 3.11; $$($(BIN)/python --version) gets the newest versions that fit."; \
-	echo "Setting up $(VENV) with $(if $(UV),uv,pip): a few minutes the first time"; \
+	echo "Setting up $(VENV) with $(if $(UV),uv,pip): $(2)"; \
 	$(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --compile) \
-	  $$pins -e '.[dev]'
+	  $$pins -e '.[$(1)]'
 	@$(BIN)/python -m compileall -q src
 	@touch $@
+endef
+
+$(STAMP): pyproject.toml $(LOCK)
+	$(call set_up,dev,a few minutes the first time)
+
+$(VENV)/installed-for-demo: pyproject.toml $(LOCK)
+	$(call set_up,torch,about a minute the first time)
 
 lock: ## Write requirements.lock anew from a fresh install on Python 3.11
 	@$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11)' 2>/dev/null || { echo "The lock is made on Python 3.11: make lock PYTHON=python3.11" >&2; exit 1; }
