@@ -6,6 +6,8 @@ import hashlib
 import importlib.resources
 import json
 import mimetypes
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,9 +18,11 @@ from tenfold.serving.refusal import Refusal
 from tenfold.serving.routes import route
 from tenfold.serving.service import Service
 
+# ``blob:`` is for the pictures that people give. No text is ever taken for HTML (trusted types).
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
-    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS = {
     "content-security-policy": CSP,
@@ -64,8 +68,16 @@ class Pages:
 
     async def openapi(self, request: Request) -> Response:
         route(request, "/openapi.json")
-        text = json.dumps(description.openapi(self.service.settings), ensure_ascii=False)
+        text = json.dumps(description.openapi(self.service.settings, self._cards(request)), ensure_ascii=False)
         return Response(text.encode(), media_type="application/json", headers={"cache-control": "no-cache"})
+
+    def _cards(self, request: Request) -> Mapping[str, dict[str, Any]]:
+        """The models' cards, for whoever may know of them: this address is asked without a key too."""
+        try:
+            self.service.keys.check(request.scope)
+        except Refusal:
+            return {}
+        return self.service.cards
 
     def _file(self, request: Request, name: str) -> Response:
         data = self.files.get(name)
