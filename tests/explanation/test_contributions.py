@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from tenfold.architecture import layers as l
+from tenfold.architecture import weights as canonical
+from tenfold.architecture import zoo
 from tenfold.explanation import steps
+from tenfold.recipe import Model
 
 pytest.importorskip("onnx", reason="needs tenfold[torch]")
 
@@ -102,6 +105,29 @@ def test_shared_maxima_share_the_gradient() -> None:
     window = steps.Window((2, 2), (2, 2), (1, 1), (0, 0), (0, 0))
     ((_, found),) = steps.MaxPool("x", window).back(gradient, {"x": value})
     np.testing.assert_array_equal(found, [[[0, 2], [2, 0]], [[0, 0], [0, 3]]])
+
+
+@pytest.mark.parametrize(
+    "name, size, cells, features",
+    [
+        ("sprint", 16, 3, "16_activation"),  # of 1×1 at last
+        ("sprint", 32, 7, "16_activation"),
+        ("sprint", 48, 5, "23_activation"),
+        ("resnet18", 32, 8, "15_activation"),
+        ("resnet18", 40, 5, "19_activation"),
+        ("cnn", 32, 6, "13_pool"),
+        ("cnn", 24, 9, "12_batchnorm"),
+    ],
+)
+def test_of_our_networks_it_is_the_last_value_that_has_cells_enough(
+    name: str, size: int, cells: int, features: str, explainer: Any
+) -> None:
+    widths = (8,) * {"cnn": 2, "sprint": 3, "resnet18": 4}[name]
+    architecture = zoo.build(Model(name=name, widths=widths), size, size, 3)
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    made = explainer(architecture, canonical.initial(architecture, 0, picture[None]))
+    assert made._tail.features == features
+    assert made.contributions(picture)[1].shape == (cells, cells)
 
 
 def test_the_most_probable_class_is_explained_where_none_is_named(

@@ -84,9 +84,9 @@ def find(graph: Nodes, height: int, width: int) -> Tail:
 def _finer(last: Tail, earlier: Iterator[Tail]) -> Tail:
     """The last value with twice as many rows and columns or nearly, and of those with as many the last that a
     convolution takes: what enters the last stage. The ``last`` of all where the operators on the way are not known."""
-    found = last
+    found, least = last, min(last.place.cells) if last.place else 0
     for tail in earlier:
-        if tail.place is None or not last.place or min(tail.place.cells) < 2 * min(last.place.cells) - 1:
+        if tail.place is None or min(tail.place.cells) < max(least + 1, 2 * least - 1):
             continue
         if found is not last and found.place and tail.place.cells != found.place.cells:
             break
