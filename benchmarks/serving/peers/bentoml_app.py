@@ -1,0 +1,23 @@
+"""BentoML: ``bentoml serve bentoml_app:Classifier``.
+
+After BentoML's documentation: a service class that loads its model once, a picture as input (Input and output types),
+a worker for each core (Parallelize requests handling). Each worker computes on one thread, as two share two cores.
+"""
+
+import bentoml
+import torch
+from PIL.Image import Image
+
+
+@bentoml.service(workers="cpu_count", traffic={"timeout": 60})
+class Classifier:
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        import network
+
+        self.network = network
+
+    @bentoml.api
+    def predict(self, file: Image) -> dict:
+        tensor = self.network.to_tensor(file)
+        return self.network.answer(self.network.probabilities(tensor[None])[0])
