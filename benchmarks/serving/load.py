@@ -23,6 +23,7 @@ import resource
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -296,7 +297,7 @@ def _fast_loop() -> Any:
     return uvloop.new_event_loop
 
 
-def _room_for(connections: int) -> None:
+def room_for(connections: int) -> None:
     """Let the process have so many connections open, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + 64
@@ -304,7 +305,7 @@ def _room_for(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
-def main() -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="where the pictures are posted, http://HOST:PORT/PATH")
     parser.add_argument("pictures", type=Path, help="a folder of .jpg and .png")
@@ -316,9 +317,14 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds after which a request has failed")
     parser.add_argument("--grace", type=float, default=3.0, help="seconds to wait for answers after the end")
     parser.add_argument("--expect", type=Path, help='JSON, {"a.jpg": "cat"}: count the answers with another class')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.connections = args.connections or (1 if args.rate is None else 256)
-    _room_for(args.connections)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    room_for(args.connections)
     try:
         load = (Closed if args.rate is None else Open)(args)
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:

@@ -215,7 +215,7 @@ def generator(settings: Settings, questions: Questions) -> dict[str, Any]:
     """What the load generator reaches by itself: against a server that does nothing with what it gets."""
     port = free_port()
     command = [sys.executable, str(HERE / "trivial.py"), str(port)]
-    with Running(command, cwd=HERE, env=os.environ, log=settings.scratch / "logs" / "trivial.log") as running:
+    with Running(command, cwd=HERE, log=settings.scratch / "logs" / "trivial.log") as running:
         running.wait(lambda: asking.answers(port, wire.request("localhost", "/", b"x", "x")), 20)
         return load(f"http://127.0.0.1:{port}/", questions.folder, "--connections", "32", "--seconds", "2")
 

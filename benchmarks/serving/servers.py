@@ -54,7 +54,7 @@ class Server:
         return {**os.environ, **more, "BENTOML_HOME": str(settings.scratch / "bentoml")}
 
 
-def _tenfold(settings: Settings, port: int) -> list[str]:
+def tenfold(settings: Settings, port: int) -> list[str]:
     return [settings.python("tenfold"), "-m", "tenfold", "serve", str(settings.run), "--port", str(port)]
 
 
@@ -90,8 +90,8 @@ _TORCH = ("torch", "pillow", "numpy")
 _LITSERVE = ("litserve", *_TORCH, "fastapi", "uvicorn", "uvloop")
 
 SERVERS = (
-    Server("tenfold", "tenfold serve", "tenfold", _OWN, _tenfold),
-    Server("tenfold-raw", "tenfold serve, the picture's bytes as body", "tenfold", _OWN, _tenfold, body="raw"),
+    Server("tenfold", "tenfold serve", "tenfold", _OWN, tenfold),
+    Server("tenfold-raw", "tenfold serve, the picture's bytes as body", "tenfold", _OWN, tenfold, body="raw"),
     Server("flask", "Flask + PyTorch, `flask run`", "serving", ("flask", "werkzeug", *_TORCH), _flask),
     Server("gunicorn", "Flask + PyTorch, gunicorn", "serving", ("gunicorn", "flask", *_TORCH), _gunicorn),
     Server("litserve", "LitServe", "serving", _LITSERVE, _litserve(), family="litserve"),

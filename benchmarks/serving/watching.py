@@ -82,13 +82,13 @@ class Used:
 class Running:
     """A started server. Use it as a context: at its end the whole tree is ended."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> None:
         self.log = log
         self.started = time.perf_counter()
         with log.open("wb") as out:
             try:
                 self.process = subprocess.Popen(
-                    command, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                     start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
