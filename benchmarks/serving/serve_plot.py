@@ -51,41 +51,30 @@ def latency(summary: dict[str, Any]) -> Any:
     figure, axes = _figure()
     found = lines(summary)
     every = [ms for _, _, values in found for ms in values]
-    rates = summary["plan"]["rates"]
+    highest = max(rate for _, rates, _ in found for rate in rates)
     axes.set_yscale("log")
     axes.set_ylim(min(every) / 1.6, max(every) * 1.6)
-    axes.set_xlim(0, max(rates) * 1.02)
-    ends: list[tuple[float, float]] = []
+    axes.set_xlim(0, highest * 1.04)
     for at, (label, x, y) in enumerate(found):
-        if not x:
-            continue
-        colour = COLOURS[at % len(COLOURS)]
-        axes.plot(x, y, color=colour, linewidth=1.8, marker=MARKS[at % len(MARKS)], markersize=6, markeredgewidth=0)
-        _name(axes, label, (x[-1], y[-1]), colour, ends, max(rates))
+        colour, mark = COLOURS[at % len(COLOURS)], MARKS[at % len(MARKS)]
+        axes.plot(x, y, color=colour, linewidth=1.8, marker=mark, markersize=7, markeredgewidth=0,
+                  label=label if x else f"{label}: none")  # fmt: skip
     axes.yaxis.set_major_locator(FixedLocator(TICKS_MS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(FixedLocator(rates))
-    axes.set_xlabel("requests that come a second; a line ends where its server no longer keeps up", color=INK)
+    axes.xaxis.set_major_locator(FixedLocator([rate for rate in summary["plan"]["rates"] if rate <= highest]))
+    axes.set_xlabel(
+        "requests that come a second; a line ends at the last rate that its server keeps up with", color=INK
+    )
     axes.set_ylabel("99 % are answered within (logarithmic)", color=INK)
     axes.grid(color=GRID, linewidth=0.6)
+    _legend(figure)
     return figure
 
 
-def _name(axes: Any, label: str, end: tuple[float, float], colour: str, taken: list[tuple[float, float]],
-          highest: float) -> None:  # fmt: skip
-    """Write a label beside the end of its line, on the side where there is room; those that would touch move apart."""
-    left = end[0] > 0.6 * highest
-    x, y = axes.transData.transform(end)
-    lift = 0.0 if not left else 14.0
-    while any(abs(x - other) < 260 and abs(y + lift - height) < 17 for other, height in taken):
-        lift += 2
-    taken.append((x, y + lift))
-    axes.annotate(
-        label, end, xytext=(-4 if left else 9, lift * 72 / axes.figure.dpi), textcoords="offset points",
-        ha="right" if left else "left", va="center", color=colour, fontweight="bold",
-    )  # fmt: skip
+def _legend(figure: Any) -> None:
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, labelcolor=INK, fontsize=10)
 
 
 def throughput(summary: dict[str, Any]) -> Any:
@@ -107,7 +96,7 @@ def throughput(summary: dict[str, Any]) -> Any:
     axes.set_ylabel("requests/s", color=INK)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, labelcolor=INK, fontsize=10)
+    _legend(figure)
     return figure
 
 
