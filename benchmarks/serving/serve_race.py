@@ -150,7 +150,7 @@ def serve_once(server: Server, round_: int, settings: Settings, questions: Quest
     logs = settings.scratch / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     record: Record = {"server": server.name, "round": round_, "date": machine.now(), "why": None, "loads": []}
-    record["command"] = _plain(command, settings, port)
+    record["command"] = _plain(server, command, settings, port)
     try:
         with Running(command, cwd=PEERS, env=server.env(settings), log=logs / f"{server.name}.log") as running:
             name, first = questions.photos[0]
@@ -172,9 +172,9 @@ def serve_once(server: Server, round_: int, settings: Settings, questions: Quest
     return record
 
 
-def _plain(command: Sequence[str], settings: Settings, port: int) -> str:
+def _plain(server: Server, command: Sequence[str], settings: Settings, port: int) -> str:
     """The command as a reader would type it."""
-    words = [Path(command[0]).name, *command[1:]]
+    words = [*(f"{name}={value}" for name, value in server.environ.items()), Path(command[0]).name, *command[1:]]
     line = " ".join("RUN" if word == str(settings.run) else word for word in words)
     return line.replace(str(port), "PORT").replace("python -m tenfold", "tenfold")
 

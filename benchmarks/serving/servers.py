@@ -48,10 +48,11 @@ class Server:
     body: str = "form"
     path: str = "/predict"
     family: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def env(self, settings: Settings) -> dict[str, str]:
         more = {"MODEL": str(settings.model()), "BENTOML_DO_NOT_TRACK": "True"}
-        return {**os.environ, **more, "BENTOML_HOME": str(settings.scratch / "bentoml")}
+        return {**os.environ, **more, "BENTOML_HOME": str(settings.scratch / "bentoml"), **self.environ}
 
 
 def tenfold(settings: Settings, port: int) -> list[str]:
@@ -93,7 +94,8 @@ SERVERS = (
     Server("tenfold", "tenfold serve", "tenfold", _OWN, tenfold),
     Server("tenfold-raw", "tenfold serve, the picture's bytes as body", "tenfold", _OWN, tenfold, body="raw"),
     Server("flask", "Flask + PyTorch, `flask run`", "serving", ("flask", "werkzeug", *_TORCH), _flask),
-    Server("gunicorn", "Flask + PyTorch, gunicorn", "serving", ("gunicorn", "flask", *_TORCH), _gunicorn),
+    Server("gunicorn", "Flask + PyTorch, gunicorn", "serving", ("gunicorn", "flask", *_TORCH), _gunicorn,
+           environ={"OMP_NUM_THREADS": "1"}),  # a worker for each core: PyTorch's own threads would share them
     Server("litserve", "LitServe", "serving", _LITSERVE, _litserve(), family="litserve"),
     Server("litserve-batch", "LitServe, batches up to 16", "serving", _LITSERVE, _litserve("--batch", "16"),
            family="litserve"),

@@ -151,7 +151,7 @@ def test_commands_name_what_is_there(server: Server, tmp_path: Path) -> None:
     assert any("8123" in word for word in command)
     modules = [word.split(":")[0].removesuffix(".py") for word in command if "_app" in word]
     assert all((PEERS / f"{module}.py").is_file() for module in modules)
-    plain = serve_race._plain(command, settings, 8123)
+    plain = serve_race._plain(server, command, settings, 8123)
     assert "PORT" in plain and "8123" not in plain and str(tmp_path) not in plain
 
 

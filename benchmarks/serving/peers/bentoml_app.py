@@ -1,7 +1,8 @@
 """BentoML: ``bentoml serve bentoml_app:Classifier``.
 
 After BentoML's documentation: a service class that loads its model once, a picture as input (Input and output types),
-a worker for each core (Parallelize requests handling). Each worker computes on one thread, as two share two cores.
+a worker for each core (Parallelize requests handling), each of which takes several requests at a time (``threads``).
+PyTorch computes on one thread in each, as the workers share the cores.
 """
 
 import bentoml
@@ -9,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 
-@bentoml.service(workers="cpu_count", traffic={"timeout": 60})
+@bentoml.service(workers="cpu_count", threads=4, traffic={"timeout": 60})
 class Classifier:
     def __init__(self) -> None:
         torch.set_num_threads(1)
