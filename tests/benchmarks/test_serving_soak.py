@@ -47,7 +47,7 @@ def beside(closes: float | None, slow_probe: float = 0.0) -> list[tuple[bool, st
     async def both() -> list[tuple[bool, str, str]]:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         checks = soak.Checks()
-        await soak.beside_slow_ones(server.sockets[0].getsockname()[1], 9, 0.5, checks)
+        await soak.beside_slow_ones(server.sockets[0].getsockname()[1], 9, 0.4, 0.5, checks)
         server.close()
         return checks.rows
 
