@@ -32,7 +32,7 @@ import wire
 from alarm import Alarm
 from latency import Tally, arrivals, percentile
 
-CLASS = re.compile(rb'"class"\s*:\s*"([^"]*)"')  # the first class in an answer is the most probable one
+BEST = re.compile(rb'"top"\s*:\s*\[\s*\{\s*"class"\s*:\s*"([^"]*)"')  # the most probable class, unknown or not
 SWEEP_SECONDS = 0.25  # how often requests are looked through for those that wait too long
 AGAIN_SECONDS = 0.05  # after a connection was refused
 
@@ -127,7 +127,7 @@ class Slot:
         tally.answered(reply.status, self.due, now)
         expected = self.load.expected
         if expected and reply.status == 200:
-            found = CLASS.search(reply.body)
+            found = BEST.search(reply.body)
             tally.wrong += found is None or found[1] != expected[picture]
         self.load.free(self)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from watching import Running, ServerError
 from tenfold import hardware, processes
 
 PICTURES = 200
-CONNECTIONS, RATES, SECONDS, ROUNDS = (1, 8, 32, 64), (100, 200, 300, 400, 600, 800, 1200), (2.0, 3.0), 3
+CONNECTIONS, RATES, SECONDS, ROUNDS = (1, 8, 32, 64), (100, 200, 300, 400, 600, 800, 1000, 1200), (2.0, 3.0), 3
 QUICK_CONNECTIONS, QUICK_RATES, QUICK_SECONDS = (1, 32), (100, 400), (1.0, 1.0)
 WARM_UP = ("--connections", "8", "--seconds", "1")
 LONGEST_START = 120.0
@@ -112,17 +113,23 @@ def load(url: str, folder: Path, *options: str) -> dict[str, Any]:
 def measured(running: Running, url: str, folder: Path, *options: str) -> dict[str, Any]:
     """A load, and what the server and others used meanwhile."""
     found: dict[str, Any] = {}
-    before = processes.ticks()
+    before, children = processes.ticks(), _children()
     used = running.watch(lambda: found.update(load(url, folder, *options)))
     after = processes.ticks()
     running.require()
     found["server"] = asdict(used)
     if before is not None and after is not None and used.cpu_seconds is not None:
         spent = after - before
-        mine = used.cpu_seconds + found["client"]["cpu_seconds"]
+        mine = used.cpu_seconds + _children() - children  # the generator, its start too
         found["others_cores"] = max(0.0, (spent.busy / os.sysconf("SC_CLK_TCK") - mine) / used.seconds)
         found["steal_share"] = spent.steal / max(spent.total, 1)
     return found
+
+
+def _children() -> float:
+    """Processor time of the processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def all_loads(running: Running, server: Server, port: int, questions: Questions, expect: Path, round_: int,

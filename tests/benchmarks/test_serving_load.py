@@ -41,7 +41,10 @@ class Small:
             writer.close()
 
 
-def reply(body: bytes = b'{"class": "a.jpg"}', status: int = 200, more: str = "") -> bytes:
+BODY = b'{"class": "unknown", "top": [{"class": "a.jpg"}]}'
+
+
+def reply(body: bytes = BODY, status: int = 200, more: str = "") -> bytes:
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
 
 
