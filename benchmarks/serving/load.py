@@ -95,6 +95,7 @@ class Slot:
         self.wire: _Wire | None = None
         self.picture = -1  # -1: no request under way
         self.due = self.sent = 0.0
+        self.pause = 0  # seconds that the last reply asked to wait
         self._opening: asyncio.Task[None] | None = None
 
     def send(self, picture: int, due: float) -> None:
@@ -123,6 +124,7 @@ class Slot:
         if self.picture < 0:
             return  # a reply that nobody asked for
         picture, self.picture = self.picture, -1
+        self.pause = reply.retry_after if self.load.args.patient else 0
         tally, now = self.load.tally, time.perf_counter()
         tally.answered(reply.status, self.due, now)
         expected = self.load.expected
@@ -227,7 +229,11 @@ class Closed(Load):
     def free(self, slot: Slot) -> None:
         now = time.perf_counter()
         if now < self.tally.window_ends:
-            slot.send(self.take(), now)
+            if slot.pause:
+                pause, slot.pause = slot.pause, 0
+                self.loop.call_later(pause, self.free, slot)
+            else:
+                slot.send(self.take(), now)
             return
         self.busy -= 1
         if not self.busy and not self.over.done():
@@ -316,6 +322,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of an open loop's times")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds after which a request has failed")
     parser.add_argument("--grace", type=float, default=3.0, help="seconds to wait for answers after the end")
+    parser.add_argument("--patient", action="store_true", help="closed loop: wait as long as Retry-After says")
     parser.add_argument("--expect", type=Path, help='JSON, {"a.jpg": "cat"}: count the answers with another class')
     args = parser.parse_args(argv)
     args.connections = args.connections or (1 if args.rate is None else 256)

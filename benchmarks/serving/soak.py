@@ -97,7 +97,8 @@ def under_load(running: Running, port: int, folder: Path, expect: Path, args: ar
     url = f"http://127.0.0.1:{port}/predict"
     load(url, folder, "--expect", str(expect), "--connections", "64", "--seconds", "3")
     before, start = metrics(port), resident(tree(running.process.pid))
-    options = ("--connections", str(args.connections), "--seconds", str(args.seconds), "--timeout", "60")
+    options = ["--connections", str(args.connections), "--seconds", str(args.seconds), "--timeout", "60"]
+    options += ["--patient"] * args.patient
     seen: dict[str, Any] = {}
     used = running.watch(lambda: seen.update(load(url, folder, "--expect", str(expect), *options, "--grace", "60")))
     running.require()
@@ -106,6 +107,7 @@ def under_load(running: Running, port: int, folder: Path, expect: Path, args: ar
     statuses = {int(status): n for status, n in seen["by_status"].items()}
     bad = {status: n for status, n in statuses.items() if status >= 500 and status not in ALLOWED}
     told = ", ".join(f"{n:,} times {status}" for status, n in statuses.items())
+    told += f"; {seen['requests_per_second']:,.0f} pictures/s"
     checks.add(not bad, "no 5xx but 503 and 504", told)
     checks.add(not seen["errors"], "every request is answered", f"{seen['errors'] or 'no errors'}")
     checks.add(not seen["wrong"] and seen["ok"] > 0, "every picture gets its own answer", f"{seen['wrong']} of "
@@ -233,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run folder to serve")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--patient", action="store_true", help="clients wait as long as Retry-After says")
     parser.add_argument("--slow", type=int, default=200, help="connections that never finish their request")
     parser.add_argument("--head", type=float, default=10, help="seconds that the server gives a request's headers")
     parser.add_argument("--body", type=float, default=30, help="seconds that it gives a request's body")

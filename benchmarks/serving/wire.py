@@ -41,11 +41,12 @@ def pictures(folder: Path) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True)
 class Reply:
-    """status code, body, and whether the connection may be used again."""
+    """status code, body, whether the connection may be used again, and the seconds of Retry-After (0: not told)."""
 
     status: int
     body: bytes
     keep_alive: bool
+    retry_after: int = 0
 
 
 class Parser:
@@ -78,7 +79,7 @@ class Parser:
         if head.chunked or head.length is not None:
             raise ValueError("a reply's body is cut short")
         self._head = None
-        return Reply(head.status, bytes(self._data), False)
+        return Reply(head.status, bytes(self._data), False, head.retry_after)
 
     def _next(self) -> Reply | None:
         if self._head is None:
@@ -104,7 +105,7 @@ class Parser:
             return None
         del self._data[:used]
         self._head = None
-        return Reply(head.status, body, head.keep_alive)
+        return Reply(head.status, body, head.keep_alive, head.retry_after)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class _Head:
     length: int | None
     chunked: bool
     keep_alive: bool
+    retry_after: int
 
     @staticmethod
     def read(head: bytes) -> _Head:
@@ -133,7 +135,8 @@ class _Head:
             chunked, length = False, 0
         said = fields.get(b"connection", b"")
         keep_alive = b"close" not in said if words[0] == b"HTTP/1.1" else b"keep-alive" in said
-        return _Head(status, length, chunked, keep_alive)
+        wait = fields.get(b"retry-after", b"")
+        return _Head(status, length, chunked, keep_alive, int(wait) if wait.isdigit() else 0)
 
 
 def _dechunk(data: bytearray) -> tuple[bytes | None, int]:

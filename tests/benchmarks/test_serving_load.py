@@ -118,6 +118,16 @@ def test_a_server_that_closes_each_connection(pictures: Path) -> None:
     assert found["ok"] == server.requests == server.connections > 5 and found["errors"] == {}
 
 
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_patient_client_waits_as_long_as_it_is_asked_to(patient: bool, pictures: Path) -> None:
+    async def refuses(server: Small, number: int) -> bytes:
+        return reply(status=503, more="Retry-After: 1\r\n")
+
+    options = ("--connections", "2", "--seconds", "0.4", *(["--patient"] if patient else []))
+    found, _ = run(refuses, pictures, *options)
+    assert found["requests"] == 2 if patient else found["requests"] > 10
+
+
 def test_refusals_and_broken_connections_are_told_apart(pictures: Path) -> None:
     async def mixed(server: Small, number: int) -> bytes | None:
         return [reply(status=503), None, b"nonsense\r\n\r\n", reply()][number % 4]

@@ -16,14 +16,14 @@ CHUNKS = (
     b"3;note=1\r\nhel\r\n0A\r\nlo\r\n\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n"
 )
 EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
-REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 3\r\nContent-Length: 2\r\n\r\n{}"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXPECTED = [
     Reply(200, b"hello", True),
     Reply(200, b"hello\r\n\r\nworl", True),
     Reply(204, b"", True),
     Reply(200, b"hello", True),
-    Reply(503, b"{}", False),
+    Reply(503, b"{}", False, 3),
 ]
 
 
