@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,10 @@ class RaceError(Exception):
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt  # servers are ended, what was measured stays
 
 
 # ---- what is served and asked --------------------------------------------------------------------------------------
@@ -280,7 +285,7 @@ def race(args: argparse.Namespace, argv: Sequence[str]) -> int:
         "machine": machine.describe(),
         "date": machine.now(),
         "commit": sorted({r["commit"] for r in records if r["commit"]}),
-        "command": " ".join(["python benchmarks/serving/serve_race.py", *argv]),
+        "command": _plain_call(argv),
         "idle_machine": not any((r["busy_before"] or 0) >= args.idle for r in records),
         "pictures": questions.about,
         "network": {"name": "quick", "classes": len(questions.classes), "run": settings.run.name},
@@ -326,6 +331,17 @@ def run_all(racing: Sequence[Server], records: list[Record], path: Path, setting
             say(f"round {round_ + 1} of {rounds}, {server.name}: {record['why'] or _short(record)} {since}")
 
 
+def _plain_call(argv: Sequence[str]) -> str:
+    """The race's own command, with PATH for what lies outside the checkout."""
+    words = []
+    for word in argv:
+        name, equals, value = word.rpartition("=")
+        outside = Path(value).is_absolute() and not Path(value).is_relative_to(ROOT)
+        inside = str(Path(value).relative_to(ROOT)) if Path(value).is_absolute() and not outside else value
+        words.append(name + equals + ("PATH" if outside else inside))
+    return " ".join(["python benchmarks/serving/serve_race.py", *words])
+
+
 def _short(record: Record) -> str:
     closed = [x for x in record["loads"] if x["loop"] == "closed"]
     kept = [x["rate"] for x in record["loads"] if x["loop"] == "open" and latency.kept_up(x)]
@@ -357,4 +373,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a script's background job inherits it ignored
+        signal.signal(number, stop)
     sys.exit(main())

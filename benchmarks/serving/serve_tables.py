@@ -125,10 +125,11 @@ def _notes(summary: Summary) -> str:
             lines.append(f"- {server['label']}: {bad}")
         if server["failed"]:
             lines.append(f"- {server['label']} failed {len(server['failed'])} times: {'; '.join(server['failed'])}")
-        if server["others_cores"] > 0.1:
-            lines.append(f"- {server['label']}: others used up to {server['others_cores']:.2f} cores meanwhile")
-        if server["steal_share"] > 0.01:
-            lines.append(f"- {server['label']}: the machine's host took up to {percent(server['steal_share'], 1)}")
+    disturbed = [f"{s['label']} {s['others_cores']:.2f}" for s in summary["servers"] if s["others_cores"] > 0.1]
+    if disturbed:
+        lines.append(f"- Other processes used up to so many cores meanwhile: {', '.join(disturbed)}")
+    if (most := max((s["steal_share"] for s in summary["servers"]), default=0)) > 0.01:
+        lines.append(f"- The machine's host took up to {percent(most, 1)} of the processor's time")
     g = summary["generator"]
     lines.append(
         f"- The load generator itself reaches {g['requests_per_second']:,.0f} requests/s, "

@@ -38,7 +38,7 @@ import photos
 import wire
 from latency import percentile
 from load import room_for
-from serve_race import free_port, load
+from serve_race import free_port, load, stop
 from servers import HERE, Settings, tenfold
 from watching import Running, ServerError, resident, tree
 
@@ -251,4 +251,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     sys.exit(main())

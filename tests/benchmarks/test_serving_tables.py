@@ -103,6 +103,25 @@ def test_what_was_not_answered_is_told(summary: dict[str, Any]) -> None:
     assert "2 closed" in text and "7 503" in text and "gave 1 answers of another picture" in text
 
 
+def test_who_was_disturbed_is_told(summary: dict[str, Any]) -> None:
+    assert "cores meanwhile" not in serve_tables.full(summary)
+    summary["servers"][1] |= {"others_cores": 0.4, "steal_share": 0.02}
+    text = serve_tables.full(summary)
+    assert "so many cores meanwhile: Flask + PyTorch, `flask run` 0.40\n" in text and "took up to 2.0 %" in text
+
+
+def test_the_command_names_no_folder_of_this_machine() -> None:
+    argv = [
+        "flask",
+        "--out",
+        "/elsewhere/x.json",
+        f"--run={serve_race.ROOT / 'runs' / 'a'}",
+        "--python",
+        "serving=/p/y",
+    ]
+    assert serve_race._plain_call(argv).endswith("serve_race.py flask --out PATH --run=runs/a --python serving=PATH")
+
+
 def test_the_page_is_written_between_its_markers(summary: dict[str, Any], tmp_path: Path) -> None:
     page = tmp_path / "serve.md"
     page.write_text(PAGE)
