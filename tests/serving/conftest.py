@@ -18,7 +18,7 @@ from serving_client import Server, serving
 def tiny_bundle(bundle_content: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of three classes at 8×8, in a run's folder with a report."""
     run = tmp_path_factory.mktemp("served") / "tiny-run"
-    bundle = store.write(run / "model", bundle_content(threshold=0.4))
+    bundle = store.write(run / "model", bundle_content(threshold=0.56))
     (run / "report.html").write_text("<!doctype html><title>report</title>")
     return bundle.path.parent
 

@@ -30,11 +30,11 @@ def png(seed: int = 0, size: tuple[int, int] = (12, 9), kind: str = "PNG") -> by
     return file.getvalue()
 
 
-def slow_png(megapixels: float = 12) -> bytes:
-    """A picture that takes a good part of a second to decode, in few bytes."""
+def slow(megapixels: float) -> bytes:
+    """A picture of 46 bytes that takes about 25 ms a megapixel to decode."""
     side = round((megapixels * 1e6) ** 0.5)
     file = io.BytesIO()
-    Image.new("RGB", (side, side), (9, 99, 199)).save(file, "PNG", compress_level=1)
+    Image.new("RGBA", (side, side), (9, 99, 199, 50)).save(file, "WEBP", lossless=True, method=0)
     return file.getvalue()
 
 
@@ -136,7 +136,7 @@ def until(true: Callable[[], bool], seconds: float = 15) -> None:
 def serving(*arguments: str | Path, folder: Path, wait: bool = True, **env: str) -> Iterator[Server]:
     """``tenfold serve`` with these arguments on a free port; its output in ``folder/serve.log``."""
     log = folder / "serve.log"
-    command = [sys.executable, "-m", "tenfold", "serve", *map(str, arguments), "--port", "0", "--json"]
+    command = [sys.executable, "-m", "tenfold", "serve", "--port", "0", "--json", *map(str, arguments)]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **env})
     server = Server(process, 0, log)
