@@ -248,6 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ServerError, asking.AnswerError, OSError, ValueError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
