@@ -25,7 +25,7 @@ class Log:
         self.form = form
         self._lines: list[str] = []
         self._dropped = 0
-        self._writing = False
+        self._writing = self._closed = False
         self._timer: asyncio.TimerHandle | None = None
 
     def event(self, message: str, **more: Any) -> None:
@@ -50,11 +50,13 @@ class Log:
             self._dropped += 1
             return
         self._lines.append(line)
-        if self._timer is None and not self._writing:
+        if self._closed:
+            _write(self._taken())
+        elif self._timer is None and not self._writing:
             try:
                 self._timer = asyncio.get_running_loop().call_later(EVERY, self._start)
-            except RuntimeError:  # before the server runs, and after
-                self.flush()
+            except RuntimeError:  # before the loop runs: with the first line that comes in it
+                return
 
     def _start(self) -> None:
         self._timer, self._writing = None, True
@@ -64,7 +66,7 @@ class Log:
 
     def _written(self, done: Any) -> None:
         self._writing = False
-        if self._lines:
+        if self._lines and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(EVERY, self._start)
 
     def _taken(self) -> str:
@@ -75,7 +77,12 @@ class Log:
             self._dropped = 0
         return "".join(f"{line}\n" for line in lines)
 
-    def flush(self) -> None:
+    def close(self) -> None:
+        """Writes what is left; lines that come later are written as they come."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         _write(self._taken())
 
 

@@ -26,6 +26,7 @@ from tenfold.serving.refusal import Refusal
 BATCH_BYTES = 8 * 2**20  # of the jobs in one frame, unless one alone has more
 START_SECONDS = 120.0  # for a worker to load the models
 HUNG_SECONDS = 60.0  # beyond which a worker that does not answer is killed
+PATIENCE = 250  # fiftieths of a second until a worker that should have left is killed
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # between starts of workers that die at once
 
 
@@ -79,13 +80,18 @@ class Pool:
         self._closing = False
         self._failures = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.reapers: set[asyncio.Task[None]] = set()
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        return self.waiting >= self.most
+
     def submit(self, head: dict[str, Any], body: bytes) -> asyncio.Future[Answer]:
         """A place in the queue. Raises Refusal (503) where it is full."""
-        if self.waiting >= self.most:
-            raise Refusal(503, "queue_full", f"{self.waiting} requests are waiting already. Try again in a second.")
+        if self.full:
+            raise full_queue()
         job = Job(head, body, asyncio.get_running_loop().create_future())
         job.answer.add_done_callback(lambda _: self._forget(job))
         self._put(job, self._queue.append)
@@ -143,7 +149,7 @@ class Pool:
         """Starts the workers and waits until they are warm. Raises TenfoldError where the models can't be loaded."""
         self._workers = await self._generation(self.count)
         self.cards = self._workers[0].cards
-        self._watch(self._hung())
+        self.watch(self._hung(), self._tasks)
 
     async def reload(self) -> None:
         """New workers with what the paths hold now take the old ones' place. Raises TenfoldError, and the old ones go
@@ -164,8 +170,10 @@ class Pool:
             job = self._queue.popleft()
             if not job.answer.done():
                 job.answer.set_exception(_stopping())
-        for worker in list(self._workers):
+        workers = list(self._workers)
+        for worker in workers:
             worker.end()
+        await asyncio.gather(*(worker.gone for worker in workers))
 
     async def _generation(self, count: int) -> list[_Worker]:
         workers = [await self._spawn() for _ in range(count)]
@@ -214,7 +222,7 @@ class Pool:
         worker.frames.clear()
         if known and not worker.retiring and not self._closing:
             self.figures.restarted()
-            self._watch(self._replace())
+            self.watch(self._replace(), self._tasks)
         self._dispatch()
 
     async def _replace(self) -> None:
@@ -253,10 +261,11 @@ class Pool:
                     self.figures.note(f"worker {worker.process.pid} has not answered for {HUNG_SECONDS:g} s")
                     worker.process.kill()
 
-    def _watch(self, coroutine: Any) -> None:
+    def watch(self, coroutine: Any, among: set[asyncio.Task[None]]) -> None:
+        """Runs it beside all else; it is kept until it is done."""
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        among.add(task)
+        task.add_done_callback(among.discard)
 
 
 class _Worker(asyncio.Protocol):
@@ -266,7 +275,9 @@ class _Worker(asyncio.Protocol):
 
     def __init__(self, process: subprocess.Popen[bytes], pool: Pool) -> None:
         self.process, self.pool = process, pool
-        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
         self.cards: dict[str, dict[str, Any]] = {}
         self.frames: dict[int, tuple[list[Job], float]] = {}
         self.ready = self.retiring = False
@@ -331,18 +342,25 @@ class _Worker(asyncio.Protocol):
             self.started.exception()  # asked for here, in case nobody waits for it any more
         expected = self.retiring
         self.pool.lost(self)
-        asyncio.get_running_loop().run_in_executor(None, self._reap, expected)
+        self.pool.watch(self._reap(expected), self.pool.reapers)
 
-    def _reap(self, expected: bool) -> None:
-        """Takes the ended process off the system's table, in a thread, for it may take its time."""
-        try:
-            code = self.process.wait(10)
-        except subprocess.TimeoutExpired:
+    async def _reap(self, expected: bool) -> None:
+        """Takes the ended process off the system's table."""
+        for _ in range(PATIENCE):
+            if self.process.poll() is not None:
+                break
+            await asyncio.sleep(0.02)
+        else:  # its socket is closed, and it is there all the same
             self.process.kill()
-            code = self.process.wait()
+        code = self.process.wait()
         if not expected:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             self.pool.figures.note(f"worker {self.process.pid} ended {how}")
+        self.gone.set_result(None)
+
+
+def full_queue() -> Refusal:
+    return Refusal(503, "queue_full", "Too many requests are waiting already. Try again in a second.")
 
 
 def _stopping() -> Refusal:

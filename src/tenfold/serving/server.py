@@ -37,10 +37,7 @@ def run(settings: Settings, ready: Callable[[Service, str], None]) -> None:
     service = Service(settings)
     listener = _listen(settings)
     with listener, asyncio.Runner(loop_factory=_loop()) as runner:
-        try:
-            runner.run(_serve(service, listener, ready))
-        finally:
-            service.log.flush()
+        runner.run(_serve(service, listener, ready))
 
 
 def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -102,6 +99,7 @@ async def _serve(service: Service, listener: socket.socket, ready: Callable[[Ser
             await starting
     finally:
         await service.close()
+        service.log.close()
     if len(stopped) > 1:
         raise StoppedError("Stopped at once; requests under way were not answered.")
 
