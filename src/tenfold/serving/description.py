@@ -166,7 +166,7 @@ def _operations(settings: Settings, known: _Known) -> _Told:
 
 def _of_pictures(known: _Known) -> _Told:
     yield "POST", "/predict", _predict(known, "predict", PICTURES, "/predict")
-    explanation = {**known.prediction("photo.jpg"), "map": _MAP, "box": _BOX}
+    explained = {"of": known.classes[0], "map": _MAP, "scale": 0.57, "box": _BOX}
     yield "POST", "/explain", operation(
         "explain", PICTURES, "What the network looked at",
         "A heat map for one class: what in the picture speaks for it. The body is one picture, as for `/predict`.",
@@ -179,7 +179,7 @@ def _of_pictures(known: _Known) -> _Told:
         answer=response(
             "The picture's classes, the map, and where it lies.",
             schema=ref("Explained"),
-            example={**known.opening(), "ms": _MS, "explanation": explanation},
+            example={**known.opening(), "ms": _MS, "explanation": {**known.prediction(), **explained}},
         ),
         refusals=("bad_request", "unknown_model", "no_heat_map", *_PICTURE),
         samples=[

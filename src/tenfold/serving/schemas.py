@@ -134,7 +134,13 @@ SCHEMAS: dict[str, Schema] = {
     "Explained": _object(
         **_OPENING,
         ms=ref("Milliseconds"),
-        explanation=_object(**_PREDICTED, map=ref("Map"), box=ref("Box")),
+        explanation=_object(
+            **_PREDICTED,
+            of=_text("The class that the map is for."),
+            map=ref("Map"),
+            scale=_number("What 1 in the map stands for: how much that cell adds to the class's logit."),
+            box=ref("Box"),
+        ),
     ),
     "Geometry": _object(
         "How a picture becomes the model's pixels.",

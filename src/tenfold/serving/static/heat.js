@@ -16,7 +16,7 @@ export function draw(canvas, map, box) {
     for (let x = 0; x < SIDE; x++, at += 4) {
       const value = sum(map.values, rows[y], columns[x]);
       image.data.set(colour(value), at);
-      image.data[at + 3] = 150 + 105 * value;
+      image.data[at + 3] = 120 + 135 * value;
     }
   }
   context.putImageData(image, 0, 0);

@@ -199,6 +199,7 @@ function tell(item) {
 
 function speak(answer, threshold) {
   const [best] = answer.top;
+  by("answer").setAttribute("aria-busy", false);
   by("result").hidden = false;
   by("knows").hidden = true;
   by("result").classList.toggle("unknown", answer.unknown);
@@ -267,6 +268,7 @@ async function openCamera() {
     return;
   }
   current = null;
+  if (heat) heat = "";
   many.mark(items, null);
   by("refused").hidden = true;
   stage.live(...sizes);
@@ -349,6 +351,7 @@ for (const id of ["files", "shot"])
 on("camera", "click", openCamera);
 on("take", "click", photograph);
 on("stop", "click", closeCamera);
+on("live", "change", () => (by("lamp").hidden = !by("live").checked));
 on("model", "change", () => take(models.find((own) => own.name === by("model").value)));
 on("about", "click", () => {
   card.fill(model);
