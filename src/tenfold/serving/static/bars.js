@@ -1,5 +1,5 @@
-// Classes with their probabilities as bars that move to their length and place. A class keeps its bar from one answer to
-// the next, so that the eye can follow it.
+// Classes with their probabilities as bars that move to their length and place. A class keeps its bar from one answer
+// to the next, so that the eye can follow it.
 
 import { by, make, percent } from "./make.js";
 

@@ -5,7 +5,10 @@ import * as key from "./key.js";
 import { by, count, make, percent, whole } from "./make.js";
 
 const MANY = 24; // classes that are shown without being asked for
-const SPLITS = [["test", "test pictures"], ["val", "validation pictures"]]; // prettier-ignore
+const SPLITS = [
+  ["test", "test pictures"],
+  ["val", "validation pictures"],
+];
 
 export const accuracy = (model) => {
   const test = model.metrics.test;
@@ -22,7 +25,8 @@ export function fill(model) {
 
 export const chips = (classes) => {
   const shown = classes.slice(0, MANY).map((name) => make("li", { textContent: name }));
-  if (classes.length > MANY) shown.push(make("li", { className: "soft", textContent: `and ${whole(classes.length - MANY)} more` }));
+  if (classes.length > MANY)
+    shown.push(make("li", { className: "soft", textContent: `and ${whole(classes.length - MANY)} more` }));
   return make("ul", { className: "chips" }, shown);
 };
 
@@ -37,16 +41,33 @@ function facts(model) {
   const found = [["Classes", `${whole(model.classes.length)}`, chips(model.classes)]];
   const measured = SPLITS.filter(([split]) => metrics[split] && "accuracy" in metrics[split]);
   if (measured.length)
-    found.push(["Accuracy", ...measured.map(([split, of]) => `${percent(metrics[split].accuracy, 2)} of ${whole(metrics[split].n)} ${of}`)]);
+    found.push([
+      "Accuracy",
+      ...measured.map(([split, of]) => `${percent(metrics[split].accuracy, 2)} of ${whole(metrics[split].n)} ${of}`),
+    ]);
   if (metrics.test?.ece !== undefined)
-    found.push(["Calibration error", `${percent(metrics.test.ece, 2)} (ECE): how far a probability is, on average, from how often it is right`]);
-  found.push(["Unknown", model.threshold === null
-    ? "Never said: the model has no threshold"
-    : `Said where no class has ${percent(model.threshold)}`]); // prettier-ignore
+    found.push([
+      "Calibration error",
+      `${percent(metrics.test.ece, 2)} (ECE): how far a probability is, on average, from how often it is right`,
+    ]);
+  found.push([
+    "Unknown",
+    model.threshold === null
+      ? "Never said: the model has no threshold"
+      : `Said where no class has ${percent(model.threshold)}`,
+  ]);
   const resized = { squash: "squeezed", crop: "cut", pad: "padded" }[geometry.resize] ?? geometry.resize;
   const pixels = `${geometry.height} × ${geometry.width} pixels; pictures are ${resized} to it`;
-  found.push(["Network", [model.network, model.parameters && count(model.parameters, "parameter")].filter(Boolean).join(", ") || "not told", pixels]);
-  const trained = [model.created && day(model.created), model.engine && `with ${model.engine}`, dataset.name && `on ${dataset.name}`];
+  found.push([
+    "Network",
+    [model.network, model.parameters && count(model.parameters, "parameter")].filter(Boolean).join(", ") || "not told",
+    pixels,
+  ]);
+  const trained = [
+    model.created && day(model.created),
+    model.engine && `with ${model.engine}`,
+    dataset.name && `on ${dataset.name}`,
+  ];
   if (trained.some(Boolean)) found.push(["Trained", trained.filter(Boolean).join(" "), ...counts(dataset.counts)]);
   if (recipe.name) found.push(["Recipe", [recipe.name, recipe.description].filter(Boolean).join(": ")]);
   found.push(["Version", model.version]);
@@ -56,7 +77,13 @@ function facts(model) {
 const day = (text) => new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 
 const counts = (given) =>
-  given ? [Object.entries(given).map(([split, n]) => `${whole(n)} ${split}`).join(", ") + " pictures"] : []; // prettier-ignore
+  given
+    ? [
+        Object.entries(given)
+          .map(([split, n]) => `${whole(n)} ${split}`)
+          .join(", ") + " pictures",
+      ]
+    : [];
 
 // A recipe as YAML would have it, near enough to read.
 function lines(value, indent = "") {
@@ -67,8 +94,8 @@ function lines(value, indent = "") {
   );
 }
 
-// A link to the report. Where the server asks for a key a link can't carry it; then the report is saved as a file, for a
-// page made of it here would have this page's rights.
+// A link to the report. Where the server asks for a key a link can't carry it; then the report is saved as a file, for
+// a page made of it here would have this page's rights.
 function report(model) {
   if (!model.report) return [];
   const path = `models/${encodeURIComponent(model.name)}/report`;

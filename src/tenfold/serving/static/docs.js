@@ -26,7 +26,9 @@ async function begin() {
   const order = Object.keys(api.paths);
   operations.sort((a, b) => order.indexOf(a.path) - order.indexOf(b.path));
   const tags = api.tags.map((tag) => ({ ...tag, own: operations.filter((own) => own.tags.includes(tag.name)) }));
-  by("contents").replaceChildren(...tags.flatMap(({ name, own }) => [make("b", { textContent: name }), ...own.map(link)]));
+  by("contents").replaceChildren(
+    ...tags.flatMap(({ name, own }) => [make("b", { textContent: name }), ...own.map(link)]),
+  );
   by("operations").replaceChildren(...tags.map((tag) => part(tag, api)));
   refusals(api);
   by("give").hidden = !api.security || Boolean(key.get());
@@ -46,7 +48,13 @@ function notes(api) {
   const found = ["The commands send photo.jpg: a picture of yours in the folder that you are in."];
   if (api.security)
     found.push("This server asks for a key. The commands take it from the shell: `export TENFOLD_KEY=…` first.");
-  return [make("p", { className: "notes" }, found.flatMap((text, i) => (i ? [" ", ...words(text)] : words(text))))];
+  return [
+    make(
+      "p",
+      { className: "notes" },
+      found.flatMap((text, i) => (i ? [" ", ...words(text)] : words(text))),
+    ),
+  ];
 }
 
 const verb = (method) => make("span", { className: `verb ${method}`, textContent: method.toUpperCase() });
@@ -75,7 +83,9 @@ function refusals(api) {
   by("refusals").hidden = false;
 }
 
-by("give").addEventListener("click", () => key.another("", "Programs send it as Authorization: Bearer KEY, or as X-API-Key: KEY."));
+by("give").addEventListener("click", () =>
+  key.another("", "Programs send it as Authorization: Bearer KEY, or as X-API-Key: KEY."),
+);
 by("forget").addEventListener("click", () => key.set(""));
 document.addEventListener("key", begin);
 addEventListener("hashchange", follow);

@@ -6,8 +6,30 @@ const SUFFIXES = /\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|webp|avif|tiff?|ppm|pgm|pb
 export const named = (files) =>
   [...files].map((file) => ({ name: file.webkitRelativePath || file.name || "pasted", picture: file }));
 
-// Of a drop or a paste. Folders are gone through. The transfer is empty after the event, so all is taken from it first.
-export async function transferred(transfer) {
+// Calls `take` with what is dropped and pasted on the page, `say` with why there is nothing in it; `area` shows that
+// something is held over the page.
+export function receive(area, take, say) {
+  const given = async (transfer) => {
+    const address = transfer.types.includes("text/uri-list");
+    const found = await transferred(transfer);
+    if (found.length) take(found);
+    else if (address) say("That is the picture’s address, not the picture. Save it first, or copy and paste it.");
+  };
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    area.classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => event.relatedTarget ?? area.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    area.classList.remove("over");
+    given(event.dataTransfer);
+  });
+  document.addEventListener("paste", (event) => given(event.clipboardData));
+}
+
+// Folders are gone through. The transfer is empty after the event, so all is taken from it first.
+async function transferred(transfer) {
   const given = [...transfer.items].filter((item) => item.kind === "file");
   const found = given.map((item) => {
     const entry = item.webkitGetAsEntry?.();
@@ -15,9 +37,6 @@ export async function transferred(transfer) {
   });
   return (await Promise.all(found)).flat();
 }
-
-// What another page's picture comes as where the browser gives no file of it.
-export const onlyAnAddress = (transfer) => transfer.types.includes("text/uri-list");
 
 async function walked(folder) {
   const reader = folder.createReader();

@@ -86,7 +86,7 @@ export async function thumbnail(item) {
   bitmap.close();
 }
 
-// ---- the table to take away, as `tenfold predict --csv` writes it ----------------------------------------------------
+// ---- the table to take away, as `tenfold predict --csv` writes it ---------------------------------------------------
 
 function csv(items, count) {
   const places = Array.from({ length: count }, (_, i) => (i ? `_${i + 1}` : ""));

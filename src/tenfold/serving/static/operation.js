@@ -34,10 +34,24 @@ export function article(operation, api, verb, open) {
 const titled = (title, found) => (found.length ? [make("h4", { textContent: title }), ...found] : []);
 
 const folded = (title, found) =>
-  found.length ? [make("details", {}, [make("summary", { textContent: title }), make("div", { className: "scroll" }, found)])] : [];
+  found.length
+    ? [make("details", {}, [make("summary", { textContent: title }), make("div", { className: "scroll" }, found)])]
+    : [];
 
 const table = (rows) =>
-  make("table", {}, [make("tbody", {}, rows.map((cells) => make("tr", {}, cells.map((cell) => make("td", {}, cell)))))]);
+  make("table", {}, [
+    make(
+      "tbody",
+      {},
+      rows.map((cells) =>
+        make(
+          "tr",
+          {},
+          cells.map((cell) => make("td", {}, cell)),
+        ),
+      ),
+    ),
+  ]);
 
 const code = (text) => make("code", { textContent: text });
 
@@ -77,7 +91,8 @@ async function copied(text) {
 
 function examples({ content }) {
   const { example, examples: several = {} } = content[JSON_TYPE] ?? {};
-  const found = example === undefined ? Object.entries(several).map(([name, own]) => [name, own.value]) : [["", example]];
+  const found =
+    example === undefined ? Object.entries(several).map(([name, own]) => [name, own.value]) : [["", example]];
   return found.map(([name, value]) =>
     make("div", {}, [
       ...(name ? [make("p", { className: "label", textContent: name[0].toUpperCase() + name.slice(1) })] : []),
@@ -93,7 +108,9 @@ function written(value, indent = "") {
       ? JSON.stringify(own)
       : Array.isArray(own)
         ? `[${own.map(flat).join(", ")}]`
-        : `{${Object.entries(own).map(([name, of]) => `${JSON.stringify(name)}: ${flat(of)}`).join(", ")}}`; // prettier-ignore
+        : `{${Object.entries(own)
+            .map(([name, of]) => `${JSON.stringify(name)}: ${flat(of)}`)
+            .join(", ")}}`;
   const line = flat(value);
   if (line.length + indent.length <= WIDE || value === null || typeof value !== "object") return line;
   const deeper = `${indent}  `;
@@ -130,12 +147,17 @@ function refusals(responses) {
   return rows.length ? [table(rows)] : [];
 }
 
-// ---- trying ----------------------------------------------------------------------------------------------------------
+// ---- trying ---------------------------------------------------------------------------------------------------------
 
 function trial({ method, path, parameters: given = [] }) {
   const asked = given.filter((own) => own.in !== "header");
   const inputs = asked.map((own) => {
-    const input = make("input", { type: "text", name: own.name, value: own.example ?? "", required: own.required ?? false });
+    const input = make("input", {
+      type: "text",
+      name: own.name,
+      value: own.example ?? "",
+      required: own.required ?? false,
+    });
     if (own.schema.default !== undefined) input.placeholder = own.schema.default;
     return [own, input, make("label", {}, [own.name, input])];
   });
@@ -145,7 +167,11 @@ function trial({ method, path, parameters: given = [] }) {
   const button = make("button", { className: "first", textContent: "Try it" });
   const labels = inputs.map(([, , label]) => label);
   if (file) labels.unshift(make("label", {}, ["A picture", file]));
-  const form = make("form", { className: "try" }, [make("div", { className: "tools" }, [...labels, button]), told, shown]);
+  const form = make("form", { className: "try" }, [
+    make("div", { className: "tools" }, [...labels, button]),
+    told,
+    shown,
+  ]);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;

@@ -24,7 +24,7 @@ let round = new AbortController(); // of all requests for items
 let heat = null; // the class that the heat map is for; "" is the most probable one; null is no heat map
 let shots = 0;
 
-// ---- models ----------------------------------------------------------------------------------------------------------
+// ---- models ---------------------------------------------------------------------------------------------------------
 
 async function begin() {
   try {
@@ -70,7 +70,7 @@ async function renew() {
   model = models.find((own) => own.name === model.name) ?? model;
 }
 
-// ---- pictures --------------------------------------------------------------------------------------------------------
+// ---- pictures -------------------------------------------------------------------------------------------------------
 
 function add(found) {
   if (!found.length || !model) return;
@@ -148,6 +148,7 @@ function again() {
     many.update(item);
   }
   enqueue(failed);
+  if (current) tell(current);
 }
 
 function clear() {
@@ -167,7 +168,7 @@ function nothing() {
   by("knows").hidden = false;
 }
 
-// ---- the answer ------------------------------------------------------------------------------------------------------
+// ---- the answer -----------------------------------------------------------------------------------------------------
 
 function show(item) {
   closeCamera();
@@ -188,6 +189,8 @@ function tell(item) {
     const { message, code, id } = item.refused;
     const trace = make("div", { className: "soft small", textContent: id ? `${code} · request ${id}` : code });
     by("refused").replaceChildren(make("div", { textContent: message }), trace);
+    if (many.again(item.refused))
+      by("refused").append(make("button", { type: "button", textContent: "Try again", onclick: again }));
   } else if (item.answer) {
     speak(item.answer, item.threshold);
     const { decode, wait, compute } = item.ms;
@@ -214,7 +217,7 @@ function speak(answer, threshold) {
   bars.mark(heat === null ? null : heat || best.class);
 }
 
-// ---- the heat map ----------------------------------------------------------------------------------------------------
+// ---- the heat map ---------------------------------------------------------------------------------------------------
 
 function pick(name) {
   const [best] = current?.answer?.top ?? [];
@@ -252,7 +255,7 @@ function overlay(explanation, name) {
   bars.mark(name);
 }
 
-// ---- the camera ------------------------------------------------------------------------------------------------------
+// ---- the camera -----------------------------------------------------------------------------------------------------
 
 async function openCamera() {
   if (!camera.there()) {
@@ -263,8 +266,7 @@ async function openCamera() {
   try {
     sizes = await camera.start(closeCamera);
   } catch (error) {
-    by("refused").textContent = error.message;
-    by("refused").hidden = false;
+    say(error.message);
     return;
   }
   current = null;
@@ -308,8 +310,7 @@ async function watch() {
         await frame(began);
       } catch (error) {
         if (!camera.on()) return;
-        by("refused").textContent = error.message;
-        by("refused").hidden = false;
+        say(error.message);
         rest = 1000 * (error.after || 1);
       }
     }
@@ -335,7 +336,7 @@ async function frame(began) {
   else stage.heat(null);
 }
 
-// ---- what the person does --------------------------------------------------------------------------------------------
+// ---- what the person does -------------------------------------------------------------------------------------------
 
 function on(id, event, act) {
   by(id).addEventListener(event, act);
@@ -375,29 +376,12 @@ on("forget", "click", () => {
   location.reload();
 });
 
-async function took(transfer) {
-  const address = files.onlyAnAddress(transfer);
-  const found = await files.transferred(transfer);
-  if (found.length) add(found);
-  else if (address) say("That is the picture’s address, not the picture. Save it first, or copy and paste it.");
-}
-
 function say(message) {
   by("refused").textContent = message;
   by("refused").hidden = false;
 }
 
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  by("stage").classList.add("over");
-});
-document.addEventListener("dragleave", (event) => event.relatedTarget ?? by("stage").classList.remove("over"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  by("stage").classList.remove("over");
-  took(event.dataTransfer);
-});
-document.addEventListener("paste", (event) => took(event.clipboardData));
+files.receive(by("stage"), add, say);
 document.addEventListener("visibilitychange", () => document.hidden && closeCamera());
 document.addEventListener("key", () => (by("forget").hidden = !key.get()));
 
