@@ -6,7 +6,7 @@ STAMP   := $(VENV)/installed
 # The demo needs PyTorch alone; where all is set up already, it takes that.
 DEMO    := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/installed-for-demo)
 LOCK    := requirements.lock
-SOURCES := src tests benchmarks .ci docs/update_reference.py
+SOURCES := src tests benchmarks deploy .ci docs/update_reference.py
 
 # A Python that tenfold runs on; 3.11 first, because the versions in $(LOCK) are those of 3.11.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\

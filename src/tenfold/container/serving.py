@@ -70,17 +70,17 @@ def find(folder: Path) -> list[Path]:
 
     Raises BundleError where there are none.
     """
-    if not folder.is_dir():
-        raise BundleError(
-            f"There is no model: {folder} is no folder.",
-            "Mount a run folder or a bundle there: docker run -v /path/to/run:/opt/ml/model:ro …",
-        )
     try:
+        if not folder.is_dir():
+            raise BundleError(
+                f"There is no model: {folder} is no folder.",
+                "Mount a run folder or a bundle there: docker run -v /path/to/run:/opt/ml/model:ro …",
+            )
         if found := _nearest(folder):
             return found
     except PermissionError as error:
         raise BundleError(
-            f"{error.filename} can't be read by the user that the server runs as (uid {os.getuid()}).",
+            f"{error.filename} can't be read by the user that the server runs as (uid {os.geteuid()}).",
             "Let others read the model: chmod -R a+rX /path/to/run",
         ) from None
     inside = sorted(path.name for path in folder.iterdir())
