@@ -17,7 +17,7 @@ UV     ?= $(shell command -v uv 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean bench-cpu bench-gpu
+.PHONY: help install demo test lint format lock image clean bench-cpu bench-gpu
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
@@ -77,6 +77,9 @@ lock: ## Write requirements.lock anew from a fresh install on Python 3.11
 	"$$fresh/bin/python" -m pip install --quiet '.[dev]'; \
 	{ sed -n '/^#/p' $(LOCK); "$$fresh/bin/python" -m pip freeze --all --exclude tenfold --exclude pip | sed 's/+.*//'; } > "$$fresh/lock"; \
 	cp "$$fresh/lock" $(LOCK)
+
+image: $(STAMP) ## Build the image that serves and try it; ARGS="--target train" for the one that trains
+	deploy/build.sh $(ARGS)
 
 # The peers have environments of their own. One that can't be set up here is left out of the race, which says so.
 .bench/%/installed: benchmarks/requirements-%.txt
