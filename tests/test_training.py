@@ -101,6 +101,9 @@ def test_evaluation_is_of_the_weights_in_the_bundle(squares: Dataset, tmp_path: 
     assert bundle.manifest.metrics["test"]["accuracy"] == result.test.accuracy  # type: ignore[union-attr]
     assert bundle.manifest.weights_sha256 == store.weights_sha256(bundle.weights())
     assert bundle.manifest.temperature > 0
+    assert result.test is not None
+    assert bundle.manifest.threshold == result.test.threshold and 0 < (result.test.threshold or 0) < 1
+    assert tenfold.evaluate(tmp_path / "a", data=squares).known == pytest.approx(result.test.known, abs=0.02)
 
 
 def test_test_time_augmentation_is_told_beside_the_plain_figure(squares: Dataset, tmp_path: Path) -> None:
@@ -123,7 +126,8 @@ def test_a_dataset_without_val_or_test_is_trained_and_says_nothing_untrue(square
     bare = dataclasses.replace(squares, splits={"train": squares["train"], "val": none, "test": none})
     result = training.train(bare, recipe="quick", overrides=SMALL, out=tmp_path / "a")
     assert result.to_dict()["test"] is None
-    assert store.open(tmp_path / "a").manifest.temperature == 1.0
+    manifest = store.open(tmp_path / "a").manifest
+    assert (manifest.temperature, manifest.threshold) == (1.0, None)
     with pytest.raises(RecipeError, match="patience needs validation"):
         training.train(bare, recipe="quick", overrides={**SMALL, "patience": 2}, out=tmp_path / "b")
 

@@ -21,8 +21,8 @@ from tenfold.architecture.layers import Architecture
 from tenfold.bundle import store
 from tenfold.data.dataset import Dataset
 from tenfold.engines.base import Device, Engine, FitResult
-from tenfold.evaluation.calibration import fit_temperature, softmax
-from tenfold.evaluation.metrics import Evaluation, measure
+from tenfold.evaluation.calibration import fit_temperature, fit_threshold, softmax
+from tenfold.evaluation.metrics import Evaluation, measure, with_threshold
 from tenfold.recipe import Recipe
 from tenfold.run import Run
 
@@ -44,6 +44,7 @@ class Work:
 class Figures:
     """What was measured. ``probabilities`` are those of the test split, or where there is none of the val split.
 
+    ``threshold`` is None where there was no validation data to fit it on.
     All of it without test-time augmentation; ``accuracy_with_tta`` is the test accuracy with the recipe's, None where
     it has none.
     """
@@ -53,6 +54,7 @@ class Figures:
     test: Evaluation | None
     probabilities: np.ndarray | None
     accuracy_with_tta: float | None = None
+    threshold: float | None = None
 
 
 def facts(work: Work) -> dict[str, Any]:
@@ -95,21 +97,25 @@ def evaluate(work: Work, trained: Mapping[str, np.ndarray]) -> Figures:
     def logits(split: str, tta: str = "none") -> np.ndarray:
         return work.engine.logits(work.architecture, trained, dataset[split].images, work.device, tta=tta)
 
-    temperature, val, test, probabilities, with_tta = 1.0, None, None, None, None
+    temperature, threshold = 1.0, None
+    val, test, probabilities, with_tta = None, None, None, None
     if len(dataset["val"]):
         found = logits("val")
         temperature = fit_temperature(found, dataset["val"].labels)
         probabilities = softmax(found, temperature)
+        threshold = fit_threshold(probabilities)
         val = measure(probabilities, dataset["val"].labels, dataset.classes)
+        val = with_threshold(val, probabilities, dataset["val"].labels, threshold)
         val = dataclasses.replace(val, split="val", data=dataset.source)
     if len(dataset["test"]):
         probabilities = softmax(logits("test"), temperature)
         test = measure(probabilities, dataset["test"].labels, dataset.classes)
+        test = with_threshold(test, probabilities, dataset["test"].labels, threshold)
         test = dataclasses.replace(test, split="test", data=dataset.source)
         if work.recipe.evaluate.tta != "none":
             found = logits("test", work.recipe.evaluate.tta)
             with_tta = float((found.argmax(1) == dataset["test"].labels).mean())
-    return Figures(temperature, val, test, probabilities, with_tta)
+    return Figures(temperature, val, test, probabilities, with_tta, threshold)
 
 
 def write_bundle(work: Work, run: Run, fitted: FitResult, figures: Figures) -> store.Bundle:
@@ -125,6 +131,7 @@ def write_bundle(work: Work, run: Run, fitted: FitResult, figures: Figures) -> s
         architecture=work.architecture,
         weights=fitted.weights,
         temperature=figures.temperature,
+        threshold=figures.threshold,
         metrics={
             name: {"accuracy": e.accuracy, "n": e.n, "loss": e.loss, "ece": e.ece, "tta": e.tta}
             for name, e in (("val", figures.val), ("test", figures.test))

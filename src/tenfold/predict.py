@@ -44,11 +44,13 @@ _ENGINES = "For another device take an engine: --runtime torch --device cuda."
 class Prediction:
     """What a picture shows. ``top``: (class, probability) pairs, the most probable first.
 
-    ``path`` is the picture's path as it was given; for bytes and pixels their place in the list, ``[0]``.
+    ``path`` is the picture's path as it was given; for bytes and pixels their place in the list, ``[0]``. ``unknown``:
+    the highest probability is below the model's threshold, so this may be a picture of something else.
     """
 
     path: str
     top: tuple[tuple[str, float], ...]
+    unknown: bool = False
 
     @property
     def label(self) -> str:
@@ -61,8 +63,9 @@ class Prediction:
         return self.top[0][1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: ``{"path", "top": [{"class", "probability"}, …]}``."""
-        return {"path": self.path, "top": [{"class": c, "probability": p} for c, p in self.top]}
+        """Plain JSON: ``{"path", "unknown", "top": [{"class", "probability"}, …]}``."""
+        top = [{"class": c, "probability": p} for c, p in self.top]
+        return {"path": self.path, "unknown": self.unknown, "top": top}
 
 
 class Model:
@@ -71,6 +74,7 @@ class Model:
     name      the run's name
     classes   class names, in the order of the probabilities
     geometry  how a picture becomes the model's pixels
+    threshold an answer whose highest probability is below it counts as unknown; None where the model has none
     manifest  what the bundle says of itself; None for a model.onnx alone
     """
 
@@ -80,6 +84,7 @@ class Model:
         self.name = name
         self.classes = said.classes
         self.geometry = said.geometry
+        self.threshold = said.threshold
         self.manifest = manifest
         self._start = start
 
@@ -130,11 +135,13 @@ class Model:
             pixels = [image for _, image in batch if isinstance(image, np.ndarray)]
             rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
             for path, image in batch:
-                yield image if isinstance(image, Skipped) else Prediction(path, self._best(next(rows), top))
+                yield image if isinstance(image, Skipped) else self.best(path, next(rows), top)
 
-    def _best(self, probabilities: np.ndarray, top: int) -> tuple[tuple[str, float], ...]:
+    def best(self, path: str, probabilities: np.ndarray, top: int) -> Prediction:
+        """What the probabilities (K) of the picture called ``path`` mean."""
         order = np.argsort(-probabilities, kind="stable")[:top]
-        return tuple((self.classes[i], float(probabilities[i])) for i in order)
+        pairs = tuple((self.classes[i], float(probabilities[i])) for i in order)
+        return Prediction(path, pairs, self.threshold is not None and pairs[0][1] < self.threshold)
 
     def _decoded(self, sources: Iterator[tuple[int, Source]]) -> Iterator[tuple[str, np.ndarray | Skipped]]:
         """(path, pixels or why there are none) of each source; all but a lone one are decoded ahead, in threads."""
@@ -260,8 +267,8 @@ def _load_bundle(path: Path, chosen: _Chosen) -> Model:
     data, manifest, where = bundle.model(), bundle.manifest, f"{bundle.path}: {MODEL}"
     metadata = graph.inspect(data, where)
     said = graph.describe(metadata, where)
-    if (said.classes, said.geometry) != (manifest.classes, manifest.geometry):
-        raise BundleError(f"{bundle.path}: {MODEL} and manifest.json differ in classes or geometry.")
+    if (said.classes, said.geometry, said.threshold) != (manifest.classes, manifest.geometry, manifest.threshold):
+        raise BundleError(f"{bundle.path}: {MODEL} and manifest.json differ in classes, geometry or threshold.")
 
     def start() -> Runtime:
         if chosen.engine:

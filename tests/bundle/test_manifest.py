@@ -77,8 +77,9 @@ def test_every_value_replaced_by_every_odd_one(sound: dict[str, Any]) -> None:
                 passed.add((path[0], json.dumps(odd)[:10]))
     kinds = {name for name, _ in passed}
     texts = {"name", "created", "tenfold", "classes"}
-    assert kinds <= {*texts, "format", "geometry", "architecture", "temperature", "files"}
-    assert {odd for name, odd in passed if name == "format"} <= {"true"}, "1 alone"
+    assert kinds <= {*texts, "format", "geometry", "architecture", "temperature", "threshold", "files"}
+    assert "format" not in kinds
+    assert {odd for name, odd in passed if name == "threshold"} <= {"null", "0", "1", "0.5"}, "a probability or none"
     assert {odd for name, odd in passed if name == "files"} <= {"0", "1000000000"}, "sizes, compared later"
 
 
@@ -182,8 +183,8 @@ def test_huge_manifest_is_not_read(bundle_folder: Path) -> None:
 
 
 def test_a_newer_format_says_to_upgrade(sound: dict[str, Any]) -> None:
-    with pytest.raises(BundleError, match=r"format 2; .* up to 1\. .*pip install --upgrade tenfold"):
-        read({**sound, "format": 2, "surprise": "of a later version"})
+    with pytest.raises(BundleError, match=r"format 3; .* up to 2\. .*pip install --upgrade tenfold"):
+        read({**sound, "format": 3, "surprise": "of a later version"})
 
 
 def test_changed_by_hand_is_told(sound: dict[str, Any]) -> None:

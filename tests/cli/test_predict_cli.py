@@ -211,6 +211,21 @@ def test_wrong_calls(bundle_folder: Path, folder: Path, capsys: pytest.CaptureFi
         assert "no run, bundle or model" in (err := capsys.readouterr().err) or "File name too long" in err
 
 
+def test_what_is_below_the_threshold_is_said(
+    bundle_content: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for threshold, unknown in ((1.0, True), (0.0, False)):
+        bundle = str(store.write(tmp_path / f"{threshold}", bundle_content(threshold=threshold)).path)
+        table = tmp_path / f"{threshold}.csv"
+        assert run(["predict", bundle, str(folder), "--csv", str(table)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3 and all(line.endswith("\tunknown") == unknown for line in lines)
+        rows = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))
+        assert {row["unknown"] for row in rows} == {"yes" if unknown else ""}
+        assert run(["predict", bundle, str(folder), "--json"]) == 0
+        assert {p["unknown"] for p in json.loads(capsys.readouterr().out)["predictions"]} == {unknown}
+
+
 # ---- CSV ----------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +235,7 @@ def test_csv(bundle_folder: Path, folder: Path, tmp_path: Path, capsys: pytest.C
     assert run(["predict", str(bundle_folder), str(folder), "--top", "9", "--csv", str(table)]) == 1
     assert len(names(capsys)) == 3
     rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
-    heads = "path,class,probability,class_2,probability_2,class_3,probability_3,error"
+    heads = "path,class,probability,class_2,probability_2,class_3,probability_3,unknown,error"
     assert table.read_text().splitlines()[0] == heads
     assert [Path(r["path"]).name for r in rows] == ["a.JPG", "b.png", "bad.png", "c.webp"]
     top = load(bundle_folder).predict(rows[1]["path"]).top

@@ -12,6 +12,7 @@ from tenfold.evaluation.calibration import (
     error_by_chance,
     expected_calibration_error,
     fit_temperature,
+    fit_threshold,
     reliability,
     softmax,
 )
@@ -114,3 +115,15 @@ def test_error_by_chance_is_what_exact_probabilities_show(n: int) -> None:
         told.append(error_by_chance(bins))
     assert np.mean(told) == pytest.approx(np.mean(shown), rel=0.12)
     assert error_by_chance(()) == 0.0
+
+
+@pytest.mark.parametrize("n", [20, 21, 500, 5000])
+def test_the_threshold_is_one_that_95_of_100_images_reach(n: int) -> None:
+    p = softmax(np.random.default_rng(n).normal(size=(n, 10)) * 3)
+    threshold = fit_threshold(p)
+    assert threshold is not None and (p.max(axis=1) >= threshold).mean() == pytest.approx(0.95, abs=1.01 / n + 1e-9)
+    assert threshold in p.max(axis=1).tolist(), "one of the images' own, which is then known"
+
+
+def test_too_few_images_give_no_threshold() -> None:
+    assert fit_threshold(np.full((19, 4), 0.25, np.float32)) is None

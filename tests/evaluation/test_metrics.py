@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from tenfold.errors import DataError, TenfoldError
-from tenfold.evaluation.metrics import measure, wilson
+from tenfold.evaluation.metrics import measure, wilson, with_threshold
 
 
 def _case(n: int, k: int, seed: int, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -135,3 +135,15 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         measure(p, labels, list("abcd"))
     with pytest.raises(ValueError, match="0 to 2"):
         measure(p, labels + 1, list("abc"))
+
+
+def test_a_threshold_parts_the_known_from_the_unknown() -> None:
+    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]], np.float32)
+    labels = np.array([0, 1, 1, 1])
+    plain = measure(p, labels, ("a", "b"))
+    assert (plain.threshold, plain.known, plain.known_accuracy) == (None, None, None)
+    assert with_threshold(plain, p, labels, None) == plain
+    found = with_threshold(plain, p, labels, float(np.float32(0.6)))  # 0.6 itself is known
+    assert (found.known, found.known_accuracy) == (0.75, pytest.approx(2 / 3))
+    none = with_threshold(plain, p, labels, 1.0)
+    assert (none.known, none.known_accuracy) == (0.0, None)

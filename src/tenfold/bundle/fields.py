@@ -121,6 +121,14 @@ def temperature(value: Any, where: str) -> float:
     return float(value)
 
 
+def threshold(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise BundleError(f"{where} is not a probability from 0 to 1, nor null.")
+    return float(value)
+
+
 def sha256(value: Any, where: str) -> str:
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
         raise BundleError(f"{where} is not a SHA-256 in 64 small hexadecimal digits.")

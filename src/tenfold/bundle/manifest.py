@@ -25,7 +25,7 @@ from tenfold.errors import BundleError
 if TYPE_CHECKING:
     from tenfold.architecture.layers import Architecture
 
-FORMAT = 1
+FORMAT = 2  # 2: threshold
 MAX_BYTES = 8 * 2**20  # of the manifest itself
 MAX_FILE_BYTES = 2**40
 MAX_PARAMETERS = 2_000_000_000
@@ -59,6 +59,8 @@ class Manifest:
     geometry      how a picture becomes the model's pixels (the same rule in training, predict and serve)
     network       the architecture as plain data, as it stands in the file; ``architecture`` is its checked value
     temperature   logits are divided by it before softmax; fitted on validation data, 1 where there was none
+    threshold     an answer whose highest probability is below it counts as unknown; fitted on validation data, None
+                  where there was none and in bundles of format 1
     parameters    how many the network has, batch norm's statistics counted
     weights_sha256  SHA-256 over names and values of the weights in canonical order, independent of the file's layout
     metrics       plain JSON: ``{"test": {"accuracy", "n", "loss", "ece"}, "val": {...}}``
@@ -78,6 +80,7 @@ class Manifest:
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
     files: Mapping[str, FileEntry]
+    threshold: float | None = None
     format: int = FORMAT
 
     @functools.cached_property
@@ -106,6 +109,7 @@ class Manifest:
             "geometry": self.geometry.to_dict(),
             "architecture": self.network,
             "temperature": self.temperature,
+            **({"threshold": self.threshold} if self.format > 1 else {}),
             "parameters": self.parameters,
             "weights_sha256": self.weights_sha256,
             "metrics": self.metrics,
@@ -116,9 +120,10 @@ class Manifest:
 
 
 FIELDS = (
-    "format", "name", "created", "tenfold", "classes", "geometry", "architecture", "temperature", "parameters",
-    "weights_sha256", "metrics", "provenance", "files", "checksum",
+    "format", "name", "created", "tenfold", "classes", "geometry", "architecture", "temperature", "threshold",
+    "parameters", "weights_sha256", "metrics", "provenance", "files", "checksum",
 )  # fmt: skip
+_FIELDS_1 = tuple(name for name in FIELDS if name != "threshold")
 
 
 def seal(value: Mapping[str, Any]) -> str:
@@ -148,7 +153,7 @@ def parse(data: bytes) -> Manifest:
             f"{MANIFEST} has format {version}; this tenfold reads formats up to {FORMAT}.",
             "A newer tenfold wrote it. Upgrade with: pip install --upgrade tenfold",
         )
-    entries = fields.entries(value, FIELDS, MANIFEST)
+    entries = fields.entries(value, FIELDS if version > 1 else _FIELDS_1, MANIFEST)
     _check_sum(data)
     try:
         return _checked(entries)
@@ -178,6 +183,7 @@ def _checked(entries: Mapping[str, Any]) -> Manifest:
         geometry=fields.geometry(entries["geometry"], "geometry"),
         network=fields.anything(entries["architecture"], "architecture"),
         temperature=fields.temperature(entries["temperature"], "temperature"),
+        threshold=fields.threshold(entries.get("threshold"), "threshold"),
         parameters=fields.whole(entries["parameters"], "parameters", 0, MAX_PARAMETERS),
         weights_sha256=fields.sha256(entries["weights_sha256"], "weights_sha256"),
         metrics=fields.anything(entries["metrics"], "metrics"),

@@ -42,6 +42,7 @@ class BundleContent:
 
     weights         float32 by canonical name
     temperature     logits are divided by it before softmax
+    threshold       below it the highest probability counts as unknown; None where none was fitted
     metrics         plain JSON, and so is provenance (see Manifest)
     golden_images   uint8 N×H×W×3, 1 to 256 of them
     golden_logits   float32 N×classes: what the engine gives for them, before temperature
@@ -59,6 +60,7 @@ class BundleContent:
     golden_images: np.ndarray
     golden_logits: np.ndarray
     graph: bytes | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _check(content: BundleContent) -> None:
 
     fields.classes(list(content.classes), "classes")
     fields.temperature(content.temperature, "temperature")
+    fields.threshold(content.threshold, "threshold")
     canonical.check(content.architecture, content.weights)
     if len(content.classes) != content.architecture.classes:
         raise BundleError(
@@ -214,6 +217,7 @@ def _write_model(path: Path, content: BundleContent, probabilities: np.ndarray) 
         classes=content.classes,
         geometry=content.geometry,
         temperature=content.temperature,
+        threshold=content.threshold,
         name=content.name,
         path=path,
         graph=content.graph,
@@ -264,6 +268,7 @@ def _manifest(folder: Path, content: BundleContent, digest: str, parity: Mapping
         geometry=content.geometry,
         network=content.architecture.to_dict(),
         temperature=float(content.temperature),
+        threshold=None if content.threshold is None else float(content.threshold),
         parameters=canonical.count(content.architecture),
         weights_sha256=digest,
         metrics=content.metrics,

@@ -165,6 +165,11 @@ def _figures(e: Evaluation) -> Any:
     table.add_row("loss", f"{e.loss:.4f}", "mean −log probability of the true class")
     chance = words.percent(e.ece_by_chance, digits)
     table.add_row("ECE", words.percent(e.ece, digits), f"calibration error; about {chance} by chance alone")
+    if e.threshold is not None and e.known is not None:
+        right = f"; {words.percent(e.known_accuracy, digits)} of the others are right" if e.known else ""
+        table.add_row(
+            "unknown", words.percent(1 - e.known, digits), f"highest probability below {e.threshold:.3f}{right}"
+        )
     if e.tta != "none":
         table.add_row("tta", e.tta, "answers averaged over changed pictures")
     return table

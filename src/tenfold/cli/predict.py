@@ -54,8 +54,9 @@ def predict(
 ) -> None:
     """Classify pictures with a trained model.
 
-    Each picture gets a line: its path, then classes with their probabilities, the most probable first. A picture
-    that can't be read gets a line on standard error; the others are predicted all the same, and the exit code is 1.
+    Each picture gets a line: its path, then classes with their probabilities, the most probable first, and unknown
+    where the highest is below the model's threshold: that may be a picture of something else. A picture that can't
+    be read gets a line on standard error; the others are predicted all the same, and the exit code is 1.
     """
     from tenfold.predict import load
 
@@ -103,7 +104,7 @@ def _answers(model: Model, found: Sequence[str], top: int) -> Iterator[Predictio
         elif isinstance(answer, Skipped):
             yield Skipped("standard input", answer.reason)
         else:
-            yield Prediction(path, answer.top)
+            yield Prediction(path, answer.top, answer.unknown)
 
 
 class _Line:
@@ -117,10 +118,12 @@ class _Line:
 
     def show(self, answer: Prediction) -> None:
         path = _plain(answer.path)
+        unknown = ["unknown"] if answer.unknown else []
         if not self.columns:
-            print("\t".join([path, *(f"{_plain(name)}\t{p:.4f}" for name, p in answer.top)]), file=self.out)
+            fields = [path, *(f"{_plain(name)}\t{p:.4f}" for name, p in answer.top), *unknown]
+            print("\t".join(fields), file=self.out)
             return
-        cells = [f"{_plain(name):<{self.name}} {100 * p:5.1f} %" for name, p in answer.top]
+        cells = [*(f"{_plain(name):<{self.name}} {100 * p:5.1f} %" for name, p in answer.top), *unknown]
         print("  ".join([f"{path:<{self.path}}", *cells]), file=self.out, flush=True)
 
 
@@ -155,7 +158,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _write_csv(path: Path, answers: Sequence[Prediction | Skipped], top: int) -> None:
-    """A row a picture: path, class and probability for each place, and why there are none."""
+    """A row a picture: path, class and probability for each place, whether it is unknown, and why there are none."""
     import csv
 
     from tenfold.paths import write_whole
@@ -163,13 +166,15 @@ def _write_csv(path: Path, answers: Sequence[Prediction | Skipped], top: int) ->
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     places = [f"_{place}" if place > 1 else "" for place in range(1, top + 1)]
-    writer.writerow(["path", *(f"{head}{place}" for place in places for head in ("class", "probability")), "error"])
+    writer.writerow(
+        ["path", *(f"{head}{place}" for place in places for head in ("class", "probability")), "unknown", "error"]
+    )
     for answer in answers:
         if isinstance(answer, Skipped):
-            writer.writerow([_cell(answer.path), *[""] * 2 * top, _cell(answer.reason)])
+            writer.writerow([_cell(answer.path), *[""] * 2 * top, "", _cell(answer.reason)])
             continue
         pairs = [cell for name, p in answer.top for cell in (_cell(name), f"{p:.6g}")]
-        writer.writerow([_cell(answer.path), *pairs, ""])
+        writer.writerow([_cell(answer.path), *pairs, "yes" if answer.unknown else "", ""])
     try:
         write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
     except OSError as error:

@@ -103,15 +103,17 @@ class Probe:
     orientation: int
 
 
-def decode(source: bytes | Path, geometry: Geometry) -> np.ndarray:
+def decode(source: bytes | Path, geometry: Geometry, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The picture as uint8 H×W×3 (RGB) of ``geometry``; the same for a path as for its bytes. Raises
-    ImageError."""
-    return decode_sized(source, geometry)[0]
+    ImageError, also for one that says to have more than ``max_pixels``."""
+    return decode_sized(source, geometry, max_pixels)[0]
 
 
-def decode_sized(source: bytes | Path, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
+def decode_sized(
+    source: bytes | Path, geometry: Geometry, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, tuple[int, int]]:
     """decode(), and the upright picture's own (width, height) before it was resized."""
-    with _opened(source) as image:
+    with _opened(source, max_pixels) as image:
         stored = image.size
         if image.format in ("JPEG", "MPO"):
             image.draft(None, _draft_size(image.size, geometry))
@@ -146,7 +148,7 @@ _SWAPS = tuple(_UPRIGHT[o] for o in (5, 6, 7, 8))
 
 
 @contextmanager
-def _opened(source: bytes | Path) -> Iterator[Image.Image]:
+def _opened(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The picture with its header read and its limits checked; every failure in the block becomes an
     ImageError."""
     path = None if isinstance(source, bytes) else source
@@ -157,7 +159,7 @@ def _opened(source: bytes | Path) -> Iterator[Image.Image]:
             format = _sniff(file.read(64))
             file.seek(0)
             with Image.open(file, formats=[format]) as image:
-                _check_pixels(*image.size)
+                _check_pixels(*image.size, max_pixels)
                 yield image
     except ImageError as error:
         raise error if path is None else ImageError(error.reason, error.hint, path=path) from None
@@ -188,12 +190,12 @@ def _check_bytes(size: int) -> None:
         raise ImageError(f"the file has {size:,} bytes; at most {MAX_BYTES:,} are read.")
 
 
-def _check_pixels(width: int, height: int) -> None:
+def _check_pixels(width: int, height: int, most: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"the picture has no pixels ({width}×{height}).")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise ImageError(
-            f"the picture is {width:,}×{height:,} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are decoded."
+            f"the picture is {width:,}×{height:,} pixels; at most {most / 1_000_000:g} megapixels are decoded."
         )
 
 

@@ -1,4 +1,5 @@
-"""Calibration: one temperature that makes probabilities mean what they say, and how far they are from it."""
+"""Calibration: one temperature that makes probabilities mean what they say, how far they are from it, and below which
+probability an answer counts as unknown."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from tenfold.errors import TenfoldError
 
 BINS = 15
 LIMIT = 20.0  # temperatures lie in 1/LIMIT to LIMIT
+KNOWN = 0.95  # share of validation images that stays known
+FEWEST = 20  # images that a threshold can be told from
 PRIOR = 1.0  # weight of the pull towards 1, about one image's worth
 _CHUNK = 1 << 20  # logits taken at once in float64: 8 MB
 
@@ -74,6 +77,19 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             break
         b = new
     return 1 / b
+
+
+def fit_threshold(probabilities: np.ndarray) -> float | None:
+    """The highest probability that KNOWN of these images reach: what falls below it counts as unknown.
+
+    Of pictures like these so few are called unknown, and of pictures of something else, over which a model is less
+    sure, more (the maximum softmax probability of Hendrycks & Gimpel 2017, at the usual 95 % of known pictures).
+
+    probabilities: N×K of validation images, calibrated. None for fewer than 20, whose twentieth would be one image.
+    """
+    if len(probabilities) < FEWEST:
+        return None
+    return float(np.quantile(probabilities.max(axis=1), 1 - KNOWN, method="lower"))
 
 
 def _derivatives(logits: np.ndarray, labels: np.ndarray, b: float) -> tuple[float, float]:

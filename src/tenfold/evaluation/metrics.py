@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,9 @@ class Evaluation:
     balanced_accuracy  mean recall, and ``macro_f1`` mean F1, over the classes that have images
     confusion          int64 K×K: rows are the true classes, columns the predicted
     reliability        the bins behind ``ece``
+    threshold          the highest probability below which an answer counts as unknown; None where the model has none
+    known              share of the images that are not unknown, and ``known_accuracy`` what is right of these; None
+                       without a threshold, the latter also where none is known
     split, data, tta   what was measured, and how; empty where unknown
     notes              sentences the reader must be told
     """
@@ -91,6 +94,9 @@ class Evaluation:
     per_class: tuple[ClassFigures, ...]
     confusion: np.ndarray
     reliability: tuple[Bin, ...]
+    threshold: float | None = None
+    known: float | None = None
+    known_accuracy: float | None = None
     split: str = ""
     data: str = ""
     tta: str = "none"
@@ -123,6 +129,9 @@ class Evaluation:
             "ece_by_chance": self.ece_by_chance,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
+            "threshold": self.threshold,
+            "known": self.known,
+            "known_accuracy": self.known_accuracy,
             "classes": list(self.classes),
             "per_class": [c.to_dict() for c in self.per_class],
             "confusion_matrix": self.confusion.tolist(),
@@ -174,6 +183,18 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str
         confusion=confusion,
         reliability=bins,
     )
+
+
+def with_threshold(
+    evaluation: Evaluation, probabilities: np.ndarray, labels: np.ndarray, threshold: float | None
+) -> Evaluation:
+    """``evaluation``, of these probabilities N×K and labels N, with what ``threshold`` makes of them."""
+    if threshold is None:
+        return evaluation
+    known = probabilities.max(axis=1) >= np.float32(threshold)
+    right = (probabilities.argmax(axis=1) == labels)[known]
+    share = float(right.mean()) if len(right) else None
+    return replace(evaluation, threshold=threshold, known=float(known.mean()), known_accuracy=share)
 
 
 def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -254,6 +254,18 @@ def _mistake(m: Mistake) -> str:
     )
 
 
+def _threshold(evaluation: Evaluation) -> str:
+    """What the model's threshold makes of these images."""
+    if evaluation.threshold is None or evaluation.known is None:
+        return ""
+    right = f", and of the others {percent(evaluation.known_accuracy, 1)} are right" if evaluation.known else ""
+    return (
+        f"<p>Where the highest probability is below {evaluation.threshold:.3f}, the answer counts as unknown: that is "
+        f"so for {percent(1 - evaluation.known, 1)} of these images{right}. The threshold is what 95 % of the "
+        "validation images reach.</p>"
+    )
+
+
 def _calibration(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return ""
@@ -268,6 +280,7 @@ def _calibration(evaluation: Evaluation | None) -> str:
         f"<p>The mean distance between the two over all images is the expected calibration error: "
         f"{percent(evaluation.ece)}. By chance alone, a perfectly calibrated model would show about "
         f"{percent(evaluation.ece_by_chance)} on so many images. The model is {lean}.</p>"
+        f"{_threshold(evaluation)}"
         '<p class="soft small">Columns of few images (the grey ones below show how many) jump about by chance.</p>'
         "</div></div>"
     )

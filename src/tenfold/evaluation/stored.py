@@ -15,7 +15,7 @@ from tenfold.data.dataset import SPLITS, Dataset, Geometry, Split
 from tenfold.data.progress import Progress, silent
 from tenfold.errors import CallError, DataError, UnknownNameError, UnsupportedError, nearest
 from tenfold.evaluation import tta as augmentation
-from tenfold.evaluation.metrics import Evaluation, measure
+from tenfold.evaluation.metrics import Evaluation, measure, with_threshold
 from tenfold.evaluation.svg import shorten
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def evaluate_fully(
     part = part_of(dataset, split)
     probabilities = _ask(model, part.images, tta, report or silent)
     evaluation = dataclasses.replace(
-        measure(probabilities, part.labels, model.classes),
+        with_threshold(measure(probabilities, part.labels, model.classes), probabilities, part.labels, model.threshold),
         split=split,
         data=dataset.source,
         tta=tta,
@@ -267,7 +267,7 @@ def _notes(model: Model, dataset: Dataset, data: str | Path | Dataset | None, sp
     if same and split in ("train", ALL):
         notes.append("The model was trained on these images, or on most of them: it does better here than on new ones.")
     if same and split == "val":
-        notes.append("The temperature of the probabilities was fitted on these images.")
+        notes.append("The temperature of the probabilities and the threshold were fitted on these images.")
     if data is not None and not same and split != ALL and dataset.split_rule is not None:
         total = sum(len(s) for s in dataset.splits.values())
         notes.append(

@@ -57,19 +57,27 @@ def write(
     name: str,
     path: Path,
     graph: bytes | None = None,
+    threshold: float | None = None,
 ) -> None:
     """Write the model to ``path``, whole or not at all; the same arguments give the same bytes.
 
     ``weights`` holds float32 arrays by canonical name. For a network of another library ``graph`` is what its engine
     wrote: an ONNX graph from ``pixels`` to logits. The metadata (``metadata_props``) are
-    ``tenfold.format``, ``tenfold.name``, ``tenfold.classes`` (a JSON list), ``tenfold.geometry`` (JSON) and
-    ``tenfold.temperature``.
+    ``tenfold.format``, ``tenfold.name``, ``tenfold.classes`` (a JSON list), ``tenfold.geometry`` (JSON),
+    ``tenfold.temperature`` and, where there is one, ``tenfold.threshold``.
 
     Raises MissingExtraError where the package onnx isn't installed, BundleError where weights don't fit the
     architecture or the file would pass the 2 GB that an ONNX file can have.
     """
     model = build(
-        architecture, weights, classes=classes, geometry=geometry, temperature=temperature, name=name, graph=graph
+        architecture,
+        weights,
+        classes=classes,
+        geometry=geometry,
+        temperature=temperature,
+        name=name,
+        graph=graph,
+        threshold=threshold,
     )
     write_whole(path, model)
 
@@ -83,6 +91,7 @@ def build(
     temperature: float,
     name: str,
     graph: bytes | None = None,
+    threshold: float | None = None,
 ) -> bytes:
     """The bytes that :func:`write` writes."""
     try:
@@ -113,6 +122,7 @@ def build(
         "tenfold.classes": json.dumps(list(classes), ensure_ascii=False),
         "tenfold.geometry": json.dumps(geometry.to_dict()),
         "tenfold.temperature": repr(float(temperature)),
+        **({} if threshold is None else {"tenfold.threshold": repr(float(threshold))}),
     }
     onnx.helper.set_model_props(proto, texts)
     onnx.checker.check_model(proto)

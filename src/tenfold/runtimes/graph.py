@@ -64,12 +64,13 @@ Field = tuple[int, "int | memoryview"]
 
 @dataclass(frozen=True)
 class Description:
-    """What a model says of itself in its metadata, checked."""
+    """What a model says of itself in its metadata, checked. ``threshold`` is None where it has none."""
 
     name: str
     classes: tuple[str, ...]
     geometry: Geometry
     temperature: float
+    threshold: float | None = None
 
 
 def inspect(data: bytes, where: str) -> dict[str, str]:
@@ -104,6 +105,9 @@ def describe(metadata: Mapping[str, str], where: str) -> Description:
         classes=fields.classes(_json(own, "classes", where), f"{where}: tenfold.classes"),
         geometry=fields.geometry(_json(own, "geometry", where), f"{where}: tenfold.geometry"),
         temperature=fields.temperature(_json(own, "temperature", where), f"{where}: tenfold.temperature"),
+        threshold=fields.threshold(
+            _json(own, "threshold", where) if "threshold" in own else None, f"{where}: tenfold.threshold"
+        ),
     )
 
 
