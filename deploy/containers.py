@@ -61,7 +61,7 @@ class Engine(ABC):
 
     @abstractmethod
     def size(self) -> int:
-        """Bytes, unpacked."""
+        """Bytes of all its layers, unpacked."""
 
     @abstractmethod
     def run(self, words: list[str], mounts: list[Mount] | None = None, *, entrypoint: bool = True) -> Done:
@@ -78,7 +78,7 @@ def engine(name: str, image: str) -> Iterator[Engine]:
         return
     made = _said(["buildah", "from", image])
     try:
-        yield Sandbox(image, made, Path(_said(["buildah", "mount", made])))
+        yield Sandbox(image, Path(_said(["buildah", "mount", made])))
     finally:
         subprocess.run(["buildah", "rm", made], stdout=subprocess.DEVNULL, check=False)
 
@@ -157,13 +157,14 @@ class ClientContainer(Container):
 class Sandbox(Engine):
     """Runs an image's files, mounted by buildah, in namespaces made by unshare: see sandbox.sh."""
 
-    def __init__(self, image: str, container: str, root: Path) -> None:
-        self.container, self.root = container, root
+    def __init__(self, image: str, root: Path) -> None:
+        self.image, self.root = image, root
         said = json.loads(_said(["buildah", "inspect", "--type", "image", image]))
         self.config: dict[str, Any] = said["Docker"]["config"]
 
     def size(self) -> int:
-        return sum(p.lstat().st_size for p in self.root.rglob("*") if p.is_symlink() or p.is_file())
+        number, unit = json.loads(_said(["buildah", "images", "--json", self.image]))[0]["size"].split()
+        return round(float(number) * {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}[unit])
 
     def command(self, words: list[str], mounts: list[Mount], port: int | None, entrypoint: bool) -> list[str]:
         user = self.config.get("User") or "0:0"

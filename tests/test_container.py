@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,12 @@ END = ["--host", "0.0.0.0", "--port", "8080"]
 
 
 def test_a_bundle_is_served_from_where_sagemaker_puts_it(ml: Path) -> None:
-    assert serving.arguments([], ml, {}) == [str(ml / "model"), *END]
+    assert serving.arguments([], ml, {}) == [f"tiny-run={ml / 'model'}", *END]
+
+
+def test_a_bundle_that_can_not_be_read_is_left_to_the_server_to_refuse(ml: Path) -> None:
+    (ml / "model/manifest.json").write_text("{")
+    assert serving.arguments([], ml, {}) == [f"model={ml / 'model'}", *END]
 
 
 def test_a_run_is_found_before_the_bundle_in_it(bundle_folder: Path, tmp_path: Path) -> None:
@@ -53,7 +60,7 @@ def test_an_archives_own_folders_are_looked_into_and_hidden_ones_are_not(bundle_
     deep = tmp_path / "ml/model/flowers/1"
     shutil.copytree(bundle_folder, deep)
     shutil.copytree(bundle_folder, tmp_path / "ml/model/.old")
-    assert serving.arguments([], tmp_path / "ml", {}) == [str(deep), *END]
+    assert serving.arguments([], tmp_path / "ml", {}) == [f"tiny-run={deep}", *END]
 
 
 def test_several_models_are_called_by_their_folders(bundle_folder: Path, tmp_path: Path) -> None:
@@ -67,13 +74,13 @@ def test_a_folder_and_a_name_may_be_given_and_options_are_passed_on(ml: Path) ->
     model = ml / "model"
     words = serving.arguments([f"flowers={model}", "--workers", "3", "--port=9000"], ml, {})
     assert words == [f"flowers={model}", "--workers", "3", "--port=9000", "--host", "0.0.0.0"]
-    assert serving.arguments([str(model)], ml, {})[0] == str(model)
+    assert serving.arguments([str(model)], ml, {})[0] == f"tiny-run={model}"
 
 
 def test_an_equals_sign_in_a_path_is_no_name(bundle_folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a=b/model"
     shutil.copytree(bundle_folder, odd)
-    assert serving.arguments([str(odd)], tmp_path, {})[0] == str(odd)
+    assert serving.arguments([str(odd)], tmp_path, {})[0] == f"tiny-run={odd}"
 
 
 @pytest.mark.parametrize("name", ["SAGEMAKER_BIND_TO_PORT", "AIP_HTTP_PORT"])
@@ -119,8 +126,8 @@ def test_a_model_that_may_not_be_read_says_who_may_not(ml: Path) -> None:
 
 
 def test_vertex_ai_may_name_a_folder_but_not_a_bucket_that_is_not_mounted(ml: Path) -> None:
-    assert serving.arguments([], ml / "nothing", {"AIP_STORAGE_URI": str(ml / "model")})[0] == str(ml / "model")
-    assert serving.arguments([], ml, {"AIP_STORAGE_URI": ""})[0] == str(ml / "model")
+    assert serving.arguments([], ml / "nothing", {"AIP_STORAGE_URI": str(ml / "model")})[0].endswith(f"={ml / 'model'}")
+    assert serving.arguments([], ml, {"AIP_STORAGE_URI": ""})[0].endswith(f"={ml / 'model'}")
     with pytest.raises(CallError, match="gs://bucket/flowers, which is not mounted"):
         serving.arguments([], ml, {"AIP_STORAGE_URI": "gs://bucket/flowers"})
 
@@ -337,6 +344,42 @@ def test_a_job_leaves_its_model_and_report(tmp_path: Path) -> None:
     picture = root / "input/data/test/7/3.png"
     asked = _container("predict", str(root / "model"), str(picture), "--json")
     assert json.loads(asked.stdout)["predictions"][0]["top"][0]["class"] == model.predict(picture).label
+
+
+def test_serve_answers_for_the_mounted_model_and_ends_by_sigterm(ml: Path, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="tenfold[serve] is not installed")
+    from PIL import Image
+
+    import tenfold
+
+    picture = tmp_path / "picture.png"
+    Image.effect_noise((20, 30), 90).save(picture)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with _start(ml, "serve", "--workers", "1", AIP_HTTP_PORT=str(port)) as process:
+        until = time.monotonic() + SECONDS
+        while not health.ready(port):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", picture.read_bytes())
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            said = json.loads(answer.read())
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    assert said["model"] == "tiny-run"
+    expected = tenfold.load(ml / "model").predict(picture)
+    assert [entry["class"] for entry in said["predictions"][0]["top"]] == [name for name, _ in expected.top]
+    assert said["predictions"][0]["top"][0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
+
+
+def test_serve_without_a_model_ends_at_once(tmp_path: Path) -> None:
+    done = _container("serve", root=tmp_path)
+    assert done.returncode == 1
+    assert "There is no model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_goes_wrong_is_the_jobs_failure(tmp_path: Path) -> None:

@@ -284,8 +284,13 @@ def test_every_figure_is_shown() -> None:
 
 
 def test_the_server_has_these_figures() -> None:
-    figures = pytest.importorskip("tenfold.serving.figures", reason="tenfold[serve] is not installed")
-    assert figures is not None
+    metrics = pytest.importorskip("tenfold.serving.metrics", reason="tenfold[serve] is not installed").Metrics()
+    families = set(re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), re.M))
+    assert {name for name in [*HISTOGRAMS, *OTHERS] if name != "up"} <= families
+    labels = {one._name: set(one._labelnames) for one in vars(metrics).values() if hasattr(one, "_labelnames")}
+    for name, expected in {**HISTOGRAMS, **OTHERS}.items():
+        if name.startswith("tenfold_"):
+            assert labels[name.removesuffix("_total")] == expected, name
 
 
 def test_panels_lie_beside_each_other() -> None:

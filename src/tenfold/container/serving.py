@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from tenfold import container
 from tenfold.bundle.manifest import MANIFEST
-from tenfold.errors import BundleError, CallError
+from tenfold.errors import BundleError, CallError, TenfoldError
 
 # An archive's own top folder and a run's folder inside it; deeper than that nobody's packing goes.
 DEPTH = 3
@@ -57,12 +58,28 @@ def _given(root: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _named(name: str, folder: Path) -> list[str]:
-    """The models in ``folder`` as tenfold serve takes them; several are called by where they lie."""
+    """The models in ``folder`` as tenfold serve takes them: one alone is called ``name`` or as its run was, several by
+    where they lie. The folder's own name says nothing, it is the platform's."""
     found = find(folder)
     if len(found) == 1:
-        return [f"{name}={found[0]}" if name else str(found[0])]
+        return [f"{name or _own_name(found[0])}={found[0]}"]
     start = [name] if name else []
-    return [f"{'-'.join([*start, *path.relative_to(folder).parts])}={path}" for path in found]
+    return [f"{_fit('-'.join([*start, *path.relative_to(folder).parts]))}={path}" for path in found]
+
+
+def _own_name(path: Path) -> str:
+    """The run's name in a bundle's manifest; what is wrong with the manifest is tenfold serve's to say."""
+    from tenfold.bundle import store
+
+    try:
+        return _fit(store.open(path, verify=False).manifest.name)
+    except TenfoldError:
+        return "model"
+
+
+def _fit(name: str) -> str:
+    """As the name of a model in an address."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:100] or "model"
 
 
 def find(folder: Path) -> list[Path]:
