@@ -58,7 +58,7 @@ LABEL org.opencontainers.image.title="tenfold-train" \
       org.opencontainers.image.revision="${REVISION}" \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true"
 ENV PATH=/opt/tenfold/bin:$PATH HOME=/tmp TENFOLD_CACHE=/tmp/tenfold PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    ORT_DISABLE_TELEMETRY=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /tmp
 EXPOSE 8080
 STOPSIGNAL SIGTERM
@@ -79,7 +79,8 @@ LABEL org.opencontainers.image.title="tenfold" \
       org.opencontainers.image.revision="${REVISION}" \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true"
 # Nothing is written but below /tmp, and there only what a request needs: the root filesystem may be read-only.
-ENV PATH=/opt/tenfold/bin:$PATH HOME=/tmp TENFOLD_CACHE=/tmp/tenfold PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/tenfold/bin:$PATH HOME=/tmp TENFOLD_CACHE=/tmp/tenfold PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8080

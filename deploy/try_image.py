@@ -60,6 +60,9 @@ print(json.dumps({
 """
 
 
+FILES = "import os, sys; sys.exit(min(99, sum(len(files) for _, _, files in os.walk('/tmp'))))"
+
+
 class Failed(Exception):
     """A check that did not hold."""
 
@@ -131,6 +134,8 @@ def _serves(image: Engine, run: Path, pictures: Path) -> None:
         if (users := server.users()) is not None:
             hold(f"its {len(users)} processes are not root's", len(users) > 0 and 0 not in users, users)
         _answers(image, server, mounts, pictures)
+        written = server.inside([PYTHON, "-c", FILES])
+        hold("it has written nothing, not in /tmp either", written == 0, f"{written} files")
         metrics = _get(f"{server.url}/metrics").decode()
         hold("it counts them", "tenfold_requests_total" in metrics)
         begun = time.monotonic()
