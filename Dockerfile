@@ -14,11 +14,13 @@ ARG TRAIN_BASE=nvidia/cuda:13.0.3-base-ubuntu24.04
 # ---- what either image stands on: Python, and a user that is not root -------------------------------------------------
 
 FROM ${BASE} AS python
+USER 0
 COPY deploy/install.sh /tmp/install.sh
 RUN --mount=type=secret,id=apt_sources --mount=type=secret,id=apt_conf --mount=type=secret,id=ca \
     sh /tmp/install.sh python && sh /tmp/install.sh user && rm /tmp/install.sh
 
 FROM ${TRAIN_BASE} AS train-python
+USER 0
 COPY deploy/install.sh /tmp/install.sh
 RUN --mount=type=secret,id=apt_sources --mount=type=secret,id=apt_conf --mount=type=secret,id=ca \
     sh /tmp/install.sh python && sh /tmp/install.sh user && rm /tmp/install.sh
