@@ -17,7 +17,7 @@ UV     ?= $(shell command -v uv 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock image clean bench-cpu bench-gpu
+.PHONY: help install demo test lint format lock image clean bench-cpu bench-gpu bench-serving
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
@@ -99,6 +99,13 @@ bench-gpu: $(STAMP) .bench/torchvision/installed ## The same on a CUDA card. ARG
 	$(RACE) tenfold:sprint=20 airbench94=5 speedrun=5 tenfold:accurate=3 airbench96=3 pytorch=1 resnet18=1 --device cuda --target 0.94 --target 0.96 $(ARGS)
 	$(BIN)/python benchmarks/plot.py benchmarks/results/gpu.json
 	$(BIN)/python benchmarks/tables.py benchmarks/results/gpu.json --write-readme
+
+SERVING := benchmarks/results/serving.json
+
+bench-serving: $(STAMP) .bench/serving/installed ## tenfold serve beside its peers, a quarter of an hour; goes on where it was stopped. ARGS="--fresh", ARGS=--quick for a look
+	$(BIN)/python benchmarks/serving/serve_race.py $(ARGS)
+	$(if $(findstring --quick,$(ARGS)),,$(BIN)/python benchmarks/serving/serve_plot.py $(SERVING))
+	$(if $(findstring --quick,$(ARGS)),,$(BIN)/python benchmarks/serving/serve_tables.py $(SERVING) --write)
 
 clean: ## Remove .venv and what tools leave; runs/ and .bench/ stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -117,10 +117,12 @@ def _forward(layers: tuple[l.Layer, ...], prefix: str, x: np.ndarray, w: Mapping
 
 @pytest.fixture(scope="session")
 def reference_logits() -> Callable[..., np.ndarray]:
-    """(architecture, weights, uint8 images) → float32 logits, computed in float64 by NumPy alone."""
+    """(architecture, weights, uint8 images, dtype=float32) → logits, computed in float64 by NumPy alone."""
 
-    def logits(architecture: l.Architecture, weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.ndarray:
-        return _forward(architecture.layers, "", images.astype(np.float64), weights).astype(np.float32)
+    def logits(
+        architecture: l.Architecture, weights: Mapping[str, np.ndarray], images: np.ndarray, dtype: Any = np.float32
+    ) -> np.ndarray:
+        return _forward(architecture.layers, "", images.astype(np.float64), weights).astype(dtype)
 
     return logits
 

@@ -31,6 +31,7 @@ _HOME = {
     "load": "tenfold.predict",
     "Model": "tenfold.predict",
     "Prediction": "tenfold.predict",
+    "Explanation": "tenfold.explanation",
     "evaluate": "tenfold.evaluation",
     "Evaluation": "tenfold.evaluation",
     "verify": "tenfold.verification",
@@ -46,6 +47,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "Evaluation",
+    "Explanation",
     "Model",
     "Prediction",
     "Recipe",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from tenfold.data.dataset import Dataset, Split
     from tenfold.errors import TenfoldError
     from tenfold.evaluation import Evaluation, evaluate
+    from tenfold.explanation import Explanation
     from tenfold.predict import Model, Prediction, load
     from tenfold.recipe import Recipe
     from tenfold.training import TrainResult, train

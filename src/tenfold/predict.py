@@ -21,7 +21,7 @@ from tenfold.bundle import store
 from tenfold.bundle.manifest import FILES, MODEL
 from tenfold.data import decode
 from tenfold.data.dataset import Skipped
-from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError
+from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError, UnsupportedError
 from tenfold.runtimes import base as runtimes
 from tenfold.runtimes import graph, onnxruntime
 from tenfold.runtimes.batches import Sizes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from tenfold.bundle.manifest import Manifest
+    from tenfold.explanation import Explainer, Explanation
     from tenfold.runtimes.base import Runtime
 
 # A picture: a file's path, a file's bytes, or pixels as uint8 H×W×3 (RGB) of any size.
@@ -79,7 +80,12 @@ class Model:
     """
 
     def __init__(
-        self, name: str, said: graph.Description, manifest: Manifest | None, start: Callable[[], Runtime]
+        self,
+        name: str,
+        said: graph.Description,
+        manifest: Manifest | None,
+        start: Callable[[], Runtime],
+        look: Callable[[], Explainer],
     ) -> None:
         self.name = name
         self.classes = said.classes
@@ -87,11 +93,27 @@ class Model:
         self.threshold = said.threshold
         self.manifest = manifest
         self._start = start
+        self._look = look
 
     @functools.cached_property
     def runtime(self) -> Runtime:
         """What computes; started when it is first asked for."""
         return self._start()
+
+    @functools.cached_property
+    def explainer(self) -> Explainer:
+        """What draws heat maps, whatever the runtime: ONNX Runtime and NumPy; made when it is first asked for. Raises
+        UnsupportedError, saying why, where the network has none."""
+        return self._look()
+
+    @property
+    def explains(self) -> bool:
+        """Whether the network has heat maps."""
+        try:
+            self.explainer  # noqa: B018 - makes it
+        except UnsupportedError:
+            return False
+        return True
 
     def __repr__(self) -> str:
         size = f"{self.geometry.height}×{self.geometry.width}"
@@ -116,6 +138,24 @@ class Model:
         if isinstance(source, str | Path | bytes | np.ndarray):
             return self._all([source], top)[0]
         return self._all(source, top)
+
+    def explain(self, source: Source, cls: str | None = None) -> Explanation:
+        """What the network looks at in a picture for the class ``cls``, the most probable one where it is None.
+
+        Raises ImageError for a picture that can't be read, UnknownNameError for a class that is none of the model's,
+        UnsupportedError for a network that has no heat map.
+        """
+        from tenfold import explanation
+
+        if cls is not None and cls not in self.classes:
+            raise UnknownNameError("class", cls, self.classes)
+        path = str(source) if isinstance(source, str | Path) else "[0]"
+        if isinstance(source, np.ndarray):
+            pixels, size = self._resized(source), (source.shape[1], source.shape[0])
+        else:
+            pixels, size = decode.decode_sized(Path(source) if isinstance(source, str) else source, self.geometry)
+        box = decode.covered(size, self.geometry)
+        return explanation.of(self.explainer, pixels, self.classes, cls, path, box)
 
     def _all(self, sources: Iterable[Source], top: int) -> list[Prediction]:
         out = []
@@ -260,6 +300,11 @@ class _Chosen:
             return onnxruntime.start(data, metadata, threads=self.threads, quick=self.quick, where=where)
         return runtimes.load(self.name).open(data, threads=self.threads, where=where)
 
+    def explainer(self, data: bytes, said: graph.Description, where: str) -> Explainer:
+        from tenfold.explanation import Explainer
+
+        return Explainer(data, said, threads=self.threads, quick=self.quick, where=where)
+
 
 def _load_bundle(path: Path, chosen: _Chosen) -> Model:
     bundle = store.open(path, verify=False)
@@ -280,7 +325,11 @@ def _load_bundle(path: Path, chosen: _Chosen) -> Model:
         rest.result()
         return _fitting(runtime, said, where)
 
-    return Model(manifest.name, said, manifest, start)
+    def look() -> Explainer:
+        rest.result()
+        return chosen.explainer(data, said, where)
+
+    return Model(manifest.name, said, manifest, start, look)
 
 
 def _load_alone(path: Path, chosen: _Chosen) -> Model:
@@ -291,7 +340,7 @@ def _load_alone(path: Path, chosen: _Chosen) -> Model:
     def start() -> Runtime:
         return _fitting(chosen.start(data, metadata, where), said, where)
 
-    return Model(said.name, said, None, start)
+    return Model(said.name, said, None, start, lambda: chosen.explainer(data, said, where))
 
 
 def _fitting(runtime: Any, said: graph.Description, where: str) -> Runtime:

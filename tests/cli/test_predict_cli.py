@@ -396,7 +396,8 @@ FORBIDDEN = (
     "torch", "torchvision", "onnx", "pydantic", "yaml", "rich", "matplotlib", "safetensors", "sklearn", "scipy",
     "importlib.metadata", "concurrent.futures", "asyncio", "http", "ssl", "email", "multiprocessing",
     "tenfold.recipe", "tenfold.training", "tenfold.run", "tenfold.evaluation", "tenfold.architecture",
-    "tenfold.engines", "tenfold.export", "tenfold.data.sources", "tenfold.bundle.golden",
+    "tenfold.engines", "tenfold.export", "tenfold.data.sources", "tenfold.bundle.golden", "tenfold.explanation",
+    "tenfold.runtimes.nodes",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from tenfold.data import decode as decoder
 from tenfold.data.dataset import Geometry
-from tenfold.data.decode import decode, decode_sized, probe, resize
+from tenfold.data.decode import covered, decode, decode_sized, probe, resize
 from tenfold.errors import ImageError
 
 RNG = np.random.default_rng(0)
@@ -221,6 +221,27 @@ def test_squash_crop_and_pad():
     padded = decode(data, Geometry(20, 20, "pad", RED))
     assert (padded[:5] == RED).all() and (padded[15:] == RED).all()
     assert (padded[5:15, :9] == 0).all() and (padded[5:15, 11:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(100, 60), (60, 100), (7, 90), (32, 24), (31, 33)])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_covered_is_the_part_of_the_picture_that_the_pixels_show(size, resize):
+    """In a picture whose colours say where they are, each pixel's place is where ``covered`` lays it."""
+    geometry = Geometry(24, 32, resize)
+    width, height = size
+    across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    pixels = decode(saved((np.stack([across, down, 0 * down + 1], 2) * 255).astype(np.uint8), "PNG"), geometry) / 255
+    left, top, wide, high = covered(size, geometry)
+    x, y = left + wide * (np.arange(32) + 0.5) / 32, top + high * (np.arange(24) + 0.5) / 24
+    shown = pixels[..., 2] > 0.99
+    inside = (x > 0) & (x < 1) & ((y > 0) & (y < 1))[:, None]
+    assert (shown == inside).all()
+    # the outermost pixels see no further than the edge
+    step = [max(0.75 * pixel, 0.5 / own) for pixel, own in ((wide / 32, width), (high / 24, height))]
+    assert np.abs(pixels[..., 0] - x)[shown].max() <= step[0]
+    assert np.abs(pixels[..., 1] - y[:, None])[shown].max() <= step[1]
+    if resize == "squash":
+        assert (left, top, wide, high) == (0, 0, 1, 1)
 
 
 def test_crop_at_own_scale_blends_no_pixels():

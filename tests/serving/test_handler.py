@@ -118,3 +118,24 @@ def test_a_model_alone_is_served_with_what_it_says_of_itself(tiny_bundle: Path) 
     assert card["name"] == "tiny-run" and len(card["version"]) == 12 and card["metrics"] == {}
     [(head, body)] = ask(one, ({"op": "classify"}, png(0)))
     assert head["version"] == card["version"] and json.loads(body)[0]["class"]
+
+
+def test_a_heat_map_is_what_the_model_explains(tiny_bundle: Path) -> None:
+    one = handler(tiny_bundle)
+    model = tenfold.load(tiny_bundle, threads=1)
+    assert one.cards["m"]["explains"] is True
+    for cls in (None, "class 2"):
+        [(head, body)] = ask(one, ({"op": "explain", "class": cls}, png(4)))
+        found, wanted = json.loads(body), model.explain(png(4), cls)
+        assert head["pictures"] == 1 and found["of"] == wanted.label == (cls or model.predict(png(4)).label)
+        told = wanted.to_dict()
+        np.testing.assert_allclose(found["map"].pop("values"), told["map"].pop("values"), atol=1e-4)
+        assert found["map"] == told["map"] and found["box"] == told["box"]
+        assert [pair["class"] for pair in found["top"]] == [name for name, _ in model.predict(png(4)).top]
+    body, headers = form(("a", png(1)), ("b", png(2)))
+    (broken, _), (two, _) = ask(
+        one,
+        ({"op": "explain", "class": None}, b"x"),
+        ({"op": "explain", "class": None, "type": headers["Content-Type"]}, body),
+    )
+    assert (broken["error"]["code"], two["error"]["code"]) == ("bad_picture", "too_many_pictures")

@@ -144,6 +144,18 @@ def resize(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.array(_fit(Image.fromarray(pixels), geometry), np.uint8)
 
 
+def warm_up(geometry: Geometry) -> None:
+    """Imports and makes what the first picture of a common kind would wait for: 30 ms."""
+    blank = Image.new("RGB", (2 * geometry.width, 2 * geometry.height))
+    for kind in ("JPEG", "PNG", "WEBP"):
+        file = io.BytesIO()
+        try:
+            blank.save(file, kind)
+        except (OSError, KeyError):  # this Pillow has no such kind
+            continue
+        decode(file.getvalue(), geometry)
+
+
 _SWAPS = tuple(_UPRIGHT[o] for o in (5, 6, 7, 8))
 
 
@@ -336,18 +348,43 @@ def _fit(image: Image.Image, geometry: Geometry) -> Image.Image:
     if geometry.resize == "squash":
         return _resample(image, target, (0, 0, width, height), geometry)
     if geometry.resize == "crop":
-        scale = min(width / target[0], height / target[1])
-        inner = (min(width, target[0] * scale), min(height, target[1] * scale))
-        left, top = (width - inner[0]) / 2, (height - inner[1]) / 2
-        if inner == target:  # nothing to resize: cut at whole pixels, so that none is blended
-            left, top = int(left), int(top)
+        left, top, *inner = _cut(image.size, geometry)
         return _resample(image, target, (left, top, left + inner[0], top + inner[1]), geometry)
-    scale = max(width / target[0], height / target[1])
-    size = (max(1, round(width / scale)), max(1, round(height / scale)))
+    left, top, *size = _laid(image.size, geometry)
     canvas = Image.new("RGB", target, geometry.background)
-    offset = ((target[0] - size[0]) // 2, (target[1] - size[1]) // 2)
-    canvas.paste(_resample(image, size, (0, 0, width, height), geometry), offset)
+    canvas.paste(_resample(image, (size[0], size[1]), (0, 0, width, height), geometry), (left, top))
     return canvas
+
+
+def _cut(size: tuple[int, int], geometry: Geometry) -> tuple[float, float, float, float]:
+    """(left, top, width, height) in pixels of what ``crop`` keeps of a picture."""
+    (width, height), target = size, (geometry.width, geometry.height)
+    scale = min(width / target[0], height / target[1])
+    inner = (min(width, target[0] * scale), min(height, target[1] * scale))
+    left, top = (width - inner[0]) / 2, (height - inner[1]) / 2
+    if inner == target:  # nothing to resize: cut at whole pixels, so that none is blended
+        left, top = int(left), int(top)
+    return left, top, *inner
+
+
+def _laid(size: tuple[int, int], geometry: Geometry) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a picture within the target's pixels, where ``pad`` lays it."""
+    (width, height), target = size, (geometry.width, geometry.height)
+    scale = max(width / target[0], height / target[1])
+    wide, high = max(1, round(width / scale)), max(1, round(height / scale))
+    return (target[0] - wide) // 2, (target[1] - high) // 2, wide, high
+
+
+def covered(size: tuple[int, int], geometry: Geometry) -> tuple[float, float, float, float]:
+    """(left, top, width, height) of the part of an upright picture of ``size``, (width, height), that its resized
+    pixels show, as shares of its width and height. Beyond 0 to 1 where it was padded."""
+    if geometry.resize == "crop":
+        left, top, wide, high = _cut(size, geometry)
+        return left / size[0], top / size[1], wide / size[0], high / size[1]
+    if geometry.resize == "pad":
+        before, above, wide, high = _laid(size, geometry)
+        return -before / wide, -above / high, geometry.width / wide, geometry.height / high
+    return 0.0, 0.0, 1.0, 1.0
 
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -117,12 +117,65 @@ def _json(own: Mapping[str, str], key: str, where: str) -> object:
     return fields.strict_json(own[key].encode(), f"{where}: tenfold.{key}")
 
 
-class _Reader:
-    """Walks one model. ``left`` bounds the messages and fields looked at, whatever the file says."""
+class Messages:
+    """Reads protobuf's messages. ``left`` bounds the messages and fields looked at, whatever the file says."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.left = MAX_PARTS
+
+    def message(self, value: int | memoryview) -> memoryview:
+        if isinstance(value, int):
+            raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
+        return value
+
+    def fields(self, data: memoryview) -> Iterator[Field]:
+        """(field number, value) of a protobuf message: an int for a varint, the bytes for all else."""
+        at, end = 0, len(data)
+        while at < end:
+            self.left -= 1
+            if self.left < 0:
+                raise BundleError(f"{self.where} has more parts than a network that tenfold writes.")
+            tag, at = _varint(data, at)
+            kind = tag & 7
+            if kind == 0:
+                value, at = _varint(data, at)
+                yield tag >> 3, value
+                continue
+            if kind == 2:
+                size, at = _varint(data, at)
+            else:
+                size = {1: 8, 5: 4}.get(kind, end)  # groups and unknown kinds: beyond the end
+            if size > end - at or (kind not in (1, 2, 5)):
+                raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
+            yield tag >> 3, data[at : at + size]
+            at += size
+
+    def packed(self, data: memoryview) -> Iterator[int]:
+        at = 0
+        while at < len(data):
+            self.left -= 1
+            value, at = _varint(data, at)
+            yield value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number at ``at`` and the place after it; IndexError where the bytes end or it has more than ten."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise IndexError
+
+
+class _Reader(Messages):
+    """Walks one model and refuses what is not a plain network."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
         self.paddings: list[str] = []  # the names of the values that say how much is padded
         self.few: dict[str, list[int]] = {}  # weights that can be such values
 
@@ -183,13 +236,6 @@ class _Reader:
         if any(most < n < (_AXIS if name in (b"axis", b"axes") else _MINUS_ONE) for n in numbers):
             raise self.refused(f"a size or padding above {MAX_NUMBER}")
 
-    def packed(self, data: memoryview) -> Iterator[int]:
-        at = 0
-        while at < len(data):
-            self.left -= 1
-            value, at = _varint(data, at)
-            yield value
-
     def tensor(self, data: memoryview) -> None:
         name, amounts = "", list[int]()
         for number, value in self.fields(data):
@@ -214,42 +260,3 @@ class _Reader:
 
     def refused(self, what: str) -> BundleError:
         return BundleError(f"{self.where} holds {what}, which tenfold never writes into a model.", "It was not loaded.")
-
-    def message(self, value: int | memoryview) -> memoryview:
-        if isinstance(value, int):
-            raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
-        return value
-
-    def fields(self, data: memoryview) -> Iterator[Field]:
-        """(field number, value) of a protobuf message: an int for a varint, the bytes for all else."""
-        at, end = 0, len(data)
-        while at < end:
-            self.left -= 1
-            if self.left < 0:
-                raise BundleError(f"{self.where} has more parts than a network that tenfold writes.")
-            tag, at = _varint(data, at)
-            kind = tag & 7
-            if kind == 0:
-                value, at = _varint(data, at)
-                yield tag >> 3, value
-                continue
-            if kind == 2:
-                size, at = _varint(data, at)
-            else:
-                size = {1: 8, 5: 4}.get(kind, end)  # groups and unknown kinds: beyond the end
-            if size > end - at or (kind not in (1, 2, 5)):
-                raise BundleError(f"{self.where} is damaged, or not an ONNX model.")
-            yield tag >> 3, data[at : at + size]
-            at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number at ``at`` and the place after it; IndexError where the bytes end or it has more than ten."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise IndexError

@@ -67,8 +67,7 @@ def start(
     ``quick``: the graph runs as it is written, on one thread. It starts in half the time and answers at half the
     speed: for a few pictures.
     """
-    if threads is not None and threads < 1:
-        raise CallError(f"threads must be 1 or more, not {threads}.")
+    _check_threads(threads)
     return OnnxRuntime(_session(data, 1 if quick else threads, quick, where), where, metadata)
 
 
@@ -81,6 +80,29 @@ def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> lis
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
     return found
+
+
+class OnnxValues:
+    """A graph that ``graph.inspect`` has passed and that ``nodes.with_outputs`` has given more outputs, all of which it
+    tells. ``threads`` and ``quick`` as for :func:`start`."""
+
+    def __init__(self, data: bytes, *, threads: int | None = None, quick: bool = False, where: str) -> None:
+        _check_threads(threads)
+        self._session = _session(data, 1 if quick else threads, quick, where)
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._where = where
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Each output by its name, of uint8 images N×H×W×3, all of them at once.
+
+        Raises BundleError where the model fails or its values are not finite."""
+        try:
+            found = dict(zip(self._names, self._session.run(None, {graph.INPUT: images}), strict=True))
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BundleError(f"{self._where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+        if not all(np.isfinite(value).all() for value in found.values()):
+            raise BundleError(f"{self._where} gives numbers that are not finite.")
+        return found
 
 
 def version() -> str:
@@ -99,6 +121,11 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from None
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise CallError(f"threads must be 1 or more, not {threads}.")
 
 
 def _session(data: bytes, threads: int | None, quick: bool, where: str) -> Any:

@@ -8,17 +8,18 @@ them) and ``compute`` (the second). Jobs that come together share one call of th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tenfold import explanation
 from tenfold.data import decode
-from tenfold.errors import ImageError
+from tenfold.errors import ImageError, UnsupportedError
 from tenfold.predict import Model, load
 from tenfold.serving import bodies, oip
 from tenfold.serving.refusal import Refusal
@@ -30,7 +31,9 @@ VERSION = 12  # digits of the SHA-256 that tells one bundle from another
 class Task:
     """A job after its first half: what is to be computed, and all that the answer needs beside it.
 
-    items  a mapping for each picture: its ``file``, and ``error`` where it could not be read
+    items    a mapping for each picture: its ``file``, and ``error`` where it could not be read
+    oip      of a request in the Open Inference Protocol: its ``id``, and whether it wants ``binary``
+    explain  of a heat map: its class, None for the most probable one, and the part of the picture that it covers
     """
 
     form: str
@@ -39,6 +42,7 @@ class Task:
     items: list[dict[str, Any]]
     top: int = 3
     oip: dict[str, Any] | None = None
+    explain: tuple[str | None, tuple[float, float, float, float]] | None = None
 
     def to_head(self) -> dict[str, Any]:
         told = {"form": self.form, "items": self.items, "top": self.top, "oip": self.oip}
@@ -48,13 +52,14 @@ class Task:
 class Handler:
     """Holds the models. ``versions`` tell one bundle from another; ``cards`` say what they are (see :func:`card`)."""
 
-    def __init__(self, models: dict[str, Model], versions: dict[str, str], max_pixels: int, max_parts: int) -> None:
+    def __init__(self, models: dict[str, Model], versions: dict[str, str], spec: Mapping[str, Any]) -> None:
         self.models, self.versions = models, versions
-        self.max_pixels, self.max_parts = max_pixels, max_parts
+        self.max_pixels, self.max_parts = spec["max_pixels"], spec["max_parts"]
+        self.computes = spec["role"] != "decode"
 
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
-        return {name: card(model, self.versions[name]) for name, model in self.models.items()}
+        return {name: card(model, self.versions[name], self.computes) for name, model in self.models.items()}
 
     @classmethod
     def start(cls, spec: dict[str, Any]) -> Handler:
@@ -67,9 +72,11 @@ class Handler:
             )
             if spec["threshold"] is not None:
                 model.threshold = spec["threshold"]
-            _warm_up(model, computes)
+            decode.warm_up(model.geometry)
+            if computes:
+                model.probabilities(np.zeros((1, model.geometry.height, model.geometry.width, 3), np.uint8))
             models[name], versions[name] = model, _version(model, Path(path))
-        return cls(models, versions, spec["max_pixels"], spec["max_parts"])
+        return cls(models, versions, spec)
 
     def answer(self, head: dict[str, Any], body: memoryview) -> tuple[list[dict[str, Any]], list[bytes]]:
         """Heads and bodies of the answers to a frame's jobs, in their order. A head has ``size``, and ``ms`` or
@@ -134,12 +141,24 @@ class Handler:
                 reasons.append(error.reason)
                 items.append({"file": picture.name, "error": {"code": "bad_picture", "message": error.reason}})
         if not pixels:
-            text = reasons[0][:1].upper() + reasons[0][1:]
-            raise Refusal(422, "bad_picture", text if len(found) == 1 else f"No picture of {len(found)}: {reasons[0]}")
+            said = (
+                reasons[0] if len(found) == 1 else f"none of {len(found)} pictures can be read. The first: {reasons[0]}"
+            )
+            raise Refusal(422, "bad_picture", _sentence(said))
         return Task(form, model, np.stack(pixels), items, top)
 
     def _explained(self, job: dict[str, Any], picture: bodies.Picture) -> Task:
-        raise Refusal(501, "no_heat_map", "This server has no heat maps.")
+        model = self.models[job["model"]]
+        try:
+            model.explainer  # noqa: B018 - asked for before the picture is decoded
+            pixels, size = decode.decode_sized(picture.data, model.geometry, self.max_pixels)
+        except UnsupportedError as error:
+            raise Refusal(501, "no_heat_map", error.message) from None
+        except ImageError as error:
+            raise Refusal(422, "bad_picture", _sentence(error.reason)) from None
+        task = Task("explain", job["model"], pixels[None], [{"file": picture.name}], job["top"])
+        task.explain = job["class"], decode.covered(size, model.geometry)
+        return task
 
     # ---- the second half ---------------------------------------------------------------------------------------------
 
@@ -180,23 +199,12 @@ class Handler:
         head["unknown"] = sum(item.get("unknown", False) for item in told)
         head["failed"] = len(told) - len(found)
         value: Any = {"predictions": told} if task.form == "vertex" else told
+        if task.explain is not None:
+            label, box = task.explain
+            chosen = model.classes.index(label) if label is not None else int(found[0].argmax())
+            drawn = explanation.of(model.explainer, task.pixels[0], model.classes, model.classes[chosen], "", box)
+            value = {**told[0], "of": drawn.label, **{k: drawn.to_dict()[k] for k in ("map", "scale", "box")}}
         return head, json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _warm_up(model: Model, computes: bool) -> None:
-    """A picture of each common kind decoded, and an answer: what is imported and made on first use is there then."""
-    from PIL import Image
-
-    blank = Image.new("RGB", (2 * model.geometry.width, 2 * model.geometry.height))
-    for kind in ("JPEG", "PNG", "WEBP"):
-        file = io.BytesIO()
-        try:
-            blank.save(file, kind)
-        except (OSError, KeyError):  # this Pillow has no such kind
-            continue
-        decode.decode(file.getvalue(), model.geometry)
-    if computes:
-        model.probabilities(np.zeros((1, model.geometry.height, model.geometry.width, 3), np.uint8))
 
 
 def _told(model: Model, item: dict[str, Any], row: np.ndarray, top: int) -> dict[str, Any]:
@@ -208,6 +216,10 @@ def _told(model: Model, item: dict[str, Any], row: np.ndarray, top: int) -> dict
         "unknown": best.unknown,
         "top": best.to_dict()["top"],
     }
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].upper() + reason[1:]
 
 
 def _instances(body: bytes, most: int) -> tuple[list[bodies.Picture], int]:
@@ -233,15 +245,16 @@ def _version(model: Model, path: Path) -> str:
     return hashlib.sha256(data).hexdigest()[:VERSION]
 
 
-def card(model: Model, version: str) -> dict[str, Any]:
-    """What a model is, in plain JSON: for its page, and for the front, which holds no model itself."""
+def card(model: Model, version: str, computes: bool) -> dict[str, Any]:
+    """What a model is, in plain JSON: for its page, and for the front, which holds no model itself. Whether it has heat
+    maps is known where it ``computes``."""
     manifest = model.manifest
     told: dict[str, Any] = {
         "name": model.name,
         "classes": list(model.classes),
         "geometry": model.geometry.to_dict(),
         "threshold": model.threshold,
-        "explains": False,
+        "explains": computes and model.explains,
         "version": version,
         "created": None,
         "network": None,

@@ -84,10 +84,14 @@ class Pool:
 
     # ---- jobs --------------------------------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        return self.waiting >= self.most
+
     def submit(self, head: dict[str, Any], body: bytes) -> asyncio.Future[Answer]:
         """A place in the queue. Raises Refusal (503) where it is full."""
-        if self.waiting >= self.most:
-            raise Refusal(503, "queue_full", f"{self.waiting} requests are waiting already. Try again in a second.")
+        if self.full:
+            raise full_queue()
         job = Job(head, body, asyncio.get_running_loop().create_future())
         job.answer.add_done_callback(lambda _: self._forget(job))
         self._put(job, self._queue.append)
@@ -353,6 +357,10 @@ class _Worker(asyncio.Protocol):
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             self.pool.figures.note(f"worker {self.process.pid} ended {how}")
         self.gone.set_result(None)
+
+
+def full_queue() -> Refusal:
+    return Refusal(503, "queue_full", "Too many requests are waiting already. Try again in a second.")
 
 
 def _stopping() -> Refusal:

@@ -79,6 +79,7 @@ class Api:
     async def ask(self, request: Request, call: Call, head: dict[str, Any]) -> Answer:
         """The request's body read and the workers asked."""
         service, settings = self.service, self.service.settings
+        await service.admit()
         body = await calls.body(
             request.scope,
             request.receive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,13 @@ from tenfold.serving.calls import Call, Memory, Receive
 from tenfold.serving.keys import Keys
 from tenfold.serving.log import Log
 from tenfold.serving.metrics import Metrics
-from tenfold.serving.pool import Answer, Pool
+from tenfold.serving.pool import Answer, Pool, full_queue
 from tenfold.serving.refusal import Refusal
 from tenfold.serving.settings import Settings
 
 DEVICE_BATCH = 64  # pictures for one call of a model on a card
+QUICK_REFUSALS = 100  # a second that are told of a full queue at once; each more is held back for
+HELD_BACK = 1.0  # seconds
 
 
 class Service:
@@ -30,6 +33,7 @@ class Service:
         self.memory = Memory(settings.memory)
         self.keys = Keys(settings.key_file)
         self._reloading = asyncio.Lock()
+        self._refused = 0, 0  # in which second, how often
         self._decoders: Pool | None = None
         if splits(settings):
             self._decoders = self._pool("decode", settings.workers, settings.batch)
@@ -121,6 +125,23 @@ class Service:
             self.metrics.models.labels(name, card["version"]).set(1)
 
     # ---- asking ------------------------------------------------------------------------------------------------------
+
+    async def admit(self) -> None:
+        """Raises Refusal (503) where the queue is full, before a request's body is read.
+
+        Many clients that come again at once, whatever Retry-After says, could keep the front so busy with refusing that
+        the workers get no time: of two cores, 1,000 such clients left 1 picture of 5 that could have been answered. So
+        beyond the first of a second they are made to wait for it.
+        """
+        if not any(pool.full for pool in self.pools):
+            return
+        now = int(time.monotonic())
+        if now != self._refused[0]:
+            self._refused = now, 0
+        self._refused = now, self._refused[1] + 1
+        if self._refused[1] > QUICK_REFUSALS:
+            await asyncio.sleep(HELD_BACK)
+        raise full_queue()
 
     async def ask(self, head: dict[str, Any], body: bytes, call: Call, receive: Receive) -> Answer:
         """The workers' answer to a job. Raises Refusal: what the worker refuses, 503 where the queue is full, 504 at

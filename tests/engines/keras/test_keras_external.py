@@ -124,6 +124,35 @@ def test_its_graph_gives_the_network_s_answers(keras_engine: base.Engine, name: 
         store.require_graph(architecture, keras_engine.library("keras").graph(architecture, wrong), pictures, logits)
 
 
+@pytest.mark.parametrize("name, size, cells", [("MobileNet", 96, 6), ("ConvNeXtTiny", 64, 2)])
+def test_it_has_a_heat_map(keras_engine: base.Engine, name: str, size: int, cells: int) -> None:
+    """MobileNet's of what enters its last stage, where its own would have 3×3 cells."""
+    if keras_engine.name == "jax":
+        pytest.skip("the graph is written by the same code as for tensorflow")
+    from tenfold.explanation import Explainer
+    from tenfold.export import onnx
+    from tenfold.runtimes import graph, nodes, onnxruntime
+
+    architecture = network(keras_engine, f"keras:{name}", size)
+    given = networks._stirred(architecture, first(keras_engine, architecture).weights)
+    data = onnx.build(
+        architecture, given, classes="abcd", geometry=Geometry(size, size), temperature=1.0, name=name,
+        graph=keras_engine.library("keras").graph(architecture, given),
+    )  # fmt: skip
+    said = graph.describe(graph.inspect(data, name), name)
+    made = Explainer(data, said, where=name)
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    probabilities, found = made.contributions(picture, 1)
+    assert found.shape == (cells, cells) and np.isfinite(found).all() and found.any()
+    asked = onnxruntime.OnnxValues(nodes.with_outputs(data, [made._tail.logits]), where=name)(picture[None])
+    np.testing.assert_allclose(probabilities, asked[graph.OUTPUT][0], atol=1e-5)
+    if name == "ConvNeXtTiny":  # linear but for the norm's deviation: exact, less what the biases give
+        head, bias = (given[f"01_external.{architecture.external.head[0]}.{part}"] for part in ("kernel", "bias"))  # type: ignore[union-attr]
+        beta = next(v for n, v in reversed(given.items()) if n.endswith(".beta"))
+        logit = asked[made._tail.logits][0, 1] - bias[1] - head[1] @ beta
+        assert abs(found.sum() - logit) < 1e-3 * max(1, abs(logit))
+
+
 def test_what_can_t_be_had_is_said(keras_engine: base.Engine) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean ResNet50"):
         network(keras_engine, "keras:resnet50")
