@@ -6,7 +6,7 @@ STAMP   := $(VENV)/installed
 # The demo needs PyTorch alone; where all is set up already, it takes that.
 DEMO    := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/installed-for-demo)
 LOCK    := requirements.lock
-SOURCES := src tests benchmarks .ci docs/update_reference.py
+SOURCES := src tests benchmarks deploy .ci docs/update_reference.py
 
 # A Python that tenfold runs on; 3.11 first, because the versions in $(LOCK) are those of 3.11.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
@@ -17,7 +17,7 @@ UV     ?= $(shell command -v uv 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock clean bench-cpu bench-gpu bench-serving
+.PHONY: help install demo test lint format lock image clean bench-cpu bench-gpu bench-serving
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
@@ -77,6 +77,9 @@ lock: ## Write requirements.lock anew from a fresh install on Python 3.11
 	"$$fresh/bin/python" -m pip install --quiet '.[dev]'; \
 	{ sed -n '/^#/p' $(LOCK); "$$fresh/bin/python" -m pip freeze --all --exclude tenfold --exclude pip | sed 's/+.*//'; } > "$$fresh/lock"; \
 	cp "$$fresh/lock" $(LOCK)
+
+image: $(STAMP) ## Build the image that serves and try it; ARGS="--target train" for the one that trains
+	deploy/build.sh $(ARGS)
 
 # The peers have environments of their own. One that can't be set up here is left out of the race, which says so.
 .bench/%/installed: benchmarks/requirements-%.txt

@@ -205,6 +205,16 @@ def test_threads_are_checked(bundle_folder: Path) -> None:
         load(bundle_folder, threads=-1)
 
 
+def test_predicting_leaves_nothing_in_the_users_home(bundle_folder: Path, files: list[Path], tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry would: an identifier, and what it is about to tell."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME")}
+    code = f"import tenfold; tenfold.load({str(bundle_folder)!r}).predict({str(files[0])!r})"
+    subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(home)}, check=True)
+    assert list(home.rglob("*")) == []
+
+
 def test_predicting_imports_no_framework(bundle_folder: Path, files: list[Path]) -> None:
     code = (
         "import sys, tenfold; assert 'numpy' not in sys.modules\n"

@@ -14,9 +14,14 @@ verification, because importing a submodule puts it under its own name into the 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From 1.29 on ONNX Runtime tells its makers of every process and session, under an identifier that it leaves in the
+# user's cache folder, unless this stands in the environment before it is imported. What a user has set there stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "train": "tenfold.training",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
 import re
@@ -47,8 +48,26 @@ def peak_memory_bytes() -> int:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use: those it may run on, and no more than a container is given the time of."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = _quota(CGROUP)
+    return allowed if given is None else max(1, min(allowed, math.ceil(given)))
+
+
+# Where a container sees its own control group, in versions 2 and 1 of them.
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def _quota(group: Path) -> float | None:
+    """The time that a control group is given (``docker run --cpus``, Kubernetes' limits.cpu), in cores; None without a
+    limit."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            return int(quota) / int(period) if quota not in ("max", "-1") else None
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return None
 
 
 @functools.cache
