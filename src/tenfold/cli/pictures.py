@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from tenfold.data.dataset import Skipped
-from tenfold.data.decode import MAX_BYTES, SUFFIXES
+from tenfold.data.decode import MAX_BYTES
+from tenfold.data.formats import SUFFIXES
 from tenfold.errors import CallError
 
 STANDARD_INPUT = "-"

@@ -1,9 +1,10 @@
 """The one way from a picture's bytes to RGB pixels, for the cache, predict and serve alike.
 
 This is the only module that knows Pillow, and it holds all limits on what a picture may be. Bytes come from
-strangers: the format is told from the first bytes (never from the name) and must be one of ``FORMATS``, the
-size is bounded before anything is parsed, the number of pixels as soon as the header is read, and whatever
-Pillow throws at a damaged file comes out as one ImageError. A file that is cut short is refused, never filled
+strangers: the format is told from the first bytes (never from the name) and must be one of ``formats.FORMATS``, the
+size is bounded before anything is parsed, the number of pixels as soon as the header is read, the time by what
+``formats`` refuses of files that are slow by design, and whatever Pillow throws at a damaged file comes out as one
+ImageError. A file that is cut short is refused, never filled
 up.
 
 How each kind becomes RGB:
@@ -25,7 +26,6 @@ How each kind becomes RGB:
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import stat
@@ -40,6 +40,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from tenfold.data import formats
 from tenfold.data.dataset import Geometry
 from tenfold.errors import ImageError
 
@@ -56,22 +57,6 @@ VERSION = f"2+pillow{PIL.__version__}+libjpeg{_LIBJPEG}"
 # the mean (single photos by up to 2.2), which is less than bilinear and bicubic differ. The factors are not alike:
 # 1/8 is the plain mean of 8×8 pixels, which needs more left to the resize than 1/4 does.
 LEAST_LEFT = {8: 3.0, 4: 1.4, 2: 2.0}
-
-_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .avif .tif .tiff .ppm .pgm .pbm .pnm .pfm"
-SUFFIXES = frozenset(_SUFFIXES.split())
-
-# Pillow's names, and the module to import where Pillow doesn't by itself. Nothing that runs a program (EPS,
-# PDF, …).
-FORMATS = {
-    "JPEG": None,
-    "PNG": None,
-    "GIF": None,
-    "BMP": None,
-    "PPM": None,
-    "WEBP": "PIL.WebPImagePlugin",
-    "TIFF": "PIL.TiffImagePlugin",
-    "AVIF": "PIL.AvifImagePlugin",
-}
 
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
@@ -116,6 +101,8 @@ def decode_sized(
     with _opened(source, max_pixels) as image:
         stored = image.size
         if image.format in ("JPEG", "MPO"):
+            if "progressive" in image.info:
+                formats.check_scans(image.fp)  # type: ignore[attr-defined]
             image.draft(None, _draft_size(image.size, geometry))
         image.load()
         turned = _UPRIGHT.get(_orientation(image))
@@ -168,8 +155,7 @@ def _opened(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
         with io.BytesIO(source) if isinstance(source, bytes) else _open_file(source) as file:
             if path is None:
                 _check_bytes(len(source))  # type: ignore[arg-type]
-            format = _sniff(file.read(64))
-            file.seek(0)
+            format = formats.sniff(file)
             with Image.open(file, formats=[format]) as image:
                 _check_pixels(*image.size, max_pixels)
                 yield image
@@ -209,54 +195,6 @@ def _check_pixels(width: int, height: int, most: int) -> None:
         raise ImageError(
             f"the picture is {width:,}×{height:,} pixels; at most {most / 1_000_000:g} megapixels are decoded."
         )
-
-
-def _sniff(head: bytes) -> str:
-    """Pillow's name of the format that begins so; imports its plugin. Raises ImageError for any other."""
-    format = _format_of(head)
-    if format is None:
-        raise ImageError(f"{_not_a_picture(head)}.", f"Formats read: {', '.join(FORMATS)}.")
-    if module := FORMATS[format]:
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            raise ImageError(f"{format} can't be read by this Pillow ({PIL.__version__}).") from None
-    return format
-
-
-def _format_of(head: bytes) -> str | None:
-    if head[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head[:2] == b"BM":
-        return "BMP"
-    if head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf") and head[2:3] in (b" ", b"\t", b"\n", b"\r", b"#"):
-        return "PPM"
-    if head[4:8] == b"ftyp" and (b"avif" in head[8:40] or b"avis" in head[8:40]):
-        return "AVIF"
-    return None
-
-
-def _not_a_picture(head: bytes) -> str:
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<svg", b"<?xml", b"<!doctype svg")):
-        return "this is a drawing (SVG or XML), not a picture of pixels"
-    if start.startswith(b"<"):
-        return "this is a web page, not a picture"
-    if head.startswith(b"%PDF"):
-        return "this is a PDF, not a picture"
-    if head[4:8] == b"ftyp":
-        return "this is HEIC or a film, which is not read; convert it to JPEG"
-    if head and all(byte in b"\t\n\r\x1b" or byte >= 32 for byte in head) and head.isascii():
-        return "this is text, not a picture"
-    return "this is not a picture of a kind that is read"
 
 
 def _damage(error: Exception) -> str:

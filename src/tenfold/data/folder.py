@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tenfold.data import cache
 from tenfold.data.dataset import SPLITS, Dataset, Skipped
-from tenfold.data.decode import SUFFIXES
+from tenfold.data.formats import SUFFIXES
 from tenfold.data.listing import (
     SPLIT_NAMES,
     Item,
