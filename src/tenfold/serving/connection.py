@@ -1,10 +1,13 @@
 """A client's connection: uvicorn's, with what it has no bounds for.
 
 - headers must be there within a time, and have a size at most (uvicorn waits for ever, and httptools keeps any amount)
-- a body in a great many tiny pieces is refused: each costs as much as a large one
+- a body in a great many tiny pieces is refused: each costs as much as a large one; and so is one with more around it
+  (the sizes of chunks, what follows the last) than it holds
+- requests that are sent before the one before is answered are a few at most
 - a client that doesn't take its answer is cut off
 - above the number of connections that are open at once the one that has waited longest between two requests, or for
-  its headers, is closed; a probe therefore always gets in
+  its headers, is closed, and where there is none the one whose body has been on its way longest; a probe therefore
+  always gets in
 - what is no HTTP is answered in JSON, as everything else
 - an answer that was given before the request was read whole is let through to the client, before the connection ends
 """
@@ -24,6 +27,7 @@ from tenfold.serving.settings import Settings
 
 MAX_HEADERS = 100
 PIECES, PIECE = 1000, 64  # a body may come in so many pieces, and beyond it in pieces of that mean size
+AHEAD = 64  # requests that a client may send before the first of them is answered
 RESERVE = 64  # connections above the most, for probes
 LINGER = 2.0  # seconds, and
 LINGER_BYTES = 4 * 2**20  # bytes that are read and thrown away behind an early answer
@@ -36,20 +40,29 @@ class Limits:
         self.settings, self.metrics = settings, metrics
         # Those with no request under way, the one that has been so longest first.
         self.idle: collections.OrderedDict[Connection, None] = collections.OrderedDict()
+        # Those whose request is not there whole, in the order of their headers.
+        self.receiving: collections.OrderedDict[Connection, None] = collections.OrderedDict()
         self.open: set[Connection] = set()
         metrics.connections.set_function(lambda: len(self.open))
 
     def crowded(self, new: Connection) -> None:
-        """Makes room for a connection that was just opened. Where all others have a request under way it is let in all
-        the same, a few times, for it may be a probe's."""
+        """Makes room for a connection that was just opened. Where all others wait for an answer it is let in all the
+        same, a few times, for it may be a probe's."""
         over = len(self.open) - self.settings.max_connections
         if over <= 0:
             return
-        oldest = next(iter(self.idle), new)
+        oldest = next(iter(self.idle), new)  # it is idle itself, as the last
+        if oldest is new:
+            oldest = next(iter(self.receiving), new)
         if oldest is not new or over > RESERVE:
             self.metrics.refusals.labels("too_many_connections").inc()
-            self.idle.pop(oldest, None)
+            self.forget(oldest)
             oldest.transport.abort()
+
+    def forget(self, connection: Connection) -> None:
+        """It is to be closed, or owes no more than an answer."""
+        self.idle.pop(connection, None)
+        self.receiving.pop(connection, None)
 
 
 class Connection(HttpToolsProtocol):
@@ -63,8 +76,9 @@ class Connection(HttpToolsProtocol):
         self._slow: asyncio.TimerHandle | None = None
         self._whole = True  # no request is being read: what comes is the next one's headers
         self._heading = False  # a request's headers have begun
-        self._head_bytes = 0
-        self._pieces = self._piece_bytes = 0
+        self._head_bytes = 0  # that have come of headers which are not complete
+        self._head_size = 0  # of the address and the headers that are
+        self._pieces = self._piece_bytes = self._body_bytes = 0
         self._ended = False  # nothing is answered any more; what still comes is thrown away
         self._left = LINGER_BYTES
 
@@ -83,7 +97,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limits.open.discard(self)
-        self.limits.idle.pop(self, None)
+        self.limits.forget(self)
         self._stop()
         if self._slow is not None:
             self._slow.cancel()
@@ -110,9 +124,15 @@ class Connection(HttpToolsProtocol):
             if not self._head_bytes and not self._busy:  # the first bytes of a request after another
                 self._rest(self.limits.settings.header_timeout)
             self._head_bytes += len(data)
+        else:
+            self._body_bytes += len(data)
         super().data_received(data)
+        if self._ended:
+            return
         if (self._whole or self._heading) and self._head_bytes > self.limits.settings.max_header:
-            self._refuse(431, "too_many_headers", f"Headers are larger than {self.limits.settings.max_header:,} bytes.")
+            self._large_head()
+        elif self._body_bytes > 2 * self._piece_bytes + self.limits.settings.max_header:
+            self._refuse(400, "too_many_pieces", "There is more around the body's chunks than in them.")
 
     def eof_received(self) -> None:
         if self._ended:
@@ -122,18 +142,31 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._whole, self._heading = False, True
-        self._pieces = self._piece_bytes = 0
+        self._pieces = self._piece_bytes = self._head_size = 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._head_size += len(url)
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
         if len(self.headers) <= MAX_HEADERS:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._heading, self._head_bytes = False, 0
+        self._heading, self._head_bytes, self._body_bytes = False, 0, 0
         self._stop()
-        self.limits.idle.pop(self, None)
+        self.limits.forget(self)
         if self._ended:
+            return
+        self.limits.receiving[self] = None
+        if len(self.pipeline) >= AHEAD:
+            self.limits.metrics.refusals.labels("too_many_requests").inc()
+            self._end()
+            return
+        if self._head_size > self.limits.settings.max_header:
+            self._large_head()
             return
         if len(self.headers) > MAX_HEADERS:
             self._refuse(431, "too_many_headers", f"A request has more than {MAX_HEADERS} headers.")
@@ -152,7 +185,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._whole, self._head_bytes = True, 0
+        self._whole, self._head_bytes, self._body_bytes = True, 0, 0
+        self.limits.receiving.pop(self, None)
         if self._ended:
             return
         super().on_message_complete()
@@ -175,6 +209,9 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_http", "This is not HTTP that can be understood.")
 
+    def _large_head(self) -> None:
+        self._refuse(431, "too_many_headers", f"Headers are larger than {self.limits.settings.max_header:,} bytes.")
+
     def _refuse(self, status: int, code: str, message: str) -> None:
         """An answer by the connection itself, in the place of what the request would have got; then it ends."""
         if self._ended or self.transport.is_closing():
@@ -182,13 +219,15 @@ class Connection(HttpToolsProtocol):
         self.limits.metrics.refusals.labels(code).inc()
         under_way = self.cycle if self._busy else None
         if under_way is not None:
+            if (under_way.response_started and under_way.more_body) or self.pipeline:
+                self._end()
+                return
+            if not under_way.more_body:  # it is whole, and is answered; what is refused came behind it
+                under_way.keep_alive = False
+                self._ended = True
+                return
             under_way.disconnected = True  # whoever works on it is told that nobody waits
             under_way.message_event.set()
-            if (
-                under_way.response_started or self._whole
-            ):  # an answer has begun, or is owed to a request before this one
-                self.transport.abort()
-                return
         self.limits.metrics.requests.labels("connection", str(status), "").inc()
         request_id = secrets.token_hex(8)
         body = Refusal(status, code, message).body(request_id)
@@ -204,7 +243,7 @@ class Connection(HttpToolsProtocol):
         """Ends the connection when the client has had time to take its answer: closed at once, with bytes unread, the
         system would tell it of a reset instead."""
         self._ended = True
-        self.limits.idle.pop(self, None)
+        self.limits.forget(self)
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -217,6 +256,12 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.linger()
+
+    def _end(self) -> None:
+        """Without an answer, where none can be told from those that are owed."""
+        self._ended = True
+        self.limits.forget(self)
+        self.transport.abort()
 
     def _rest(self, seconds: float) -> None:
         """No request is under way: until headers are there, so long. Then the connection is closed."""

@@ -5,7 +5,8 @@
 413 too_large, too_many_pictures      415 encoded      422 bad_picture        431 too_many_headers
 499 client_gone (nobody is there to read it; for logs and figures)
 500 failed            501 no_heat_map                  504 deadline
-503 queue_full, no_memory, not_ready, stopping, worker_lost, too_many_connections
+503 queue_full, no_memory, not_ready, stopping, worker_lost
+too_many_connections and too_many_requests are told by figures alone: the connection is closed without an answer.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 # Codes of refusals: the status, and when. ``client_gone`` is left out, for nobody is there to read it, and
-# ``too_many_connections``, for that connection is closed without an answer.
+# ``too_many_connections`` and ``too_many_requests``, whose connections are closed without an answer.
 REFUSALS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "A parameter has a value that is not taken."),
     "bad_json": (400, "The body is no JSON, or not the object that is asked for."),
