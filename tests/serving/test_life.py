@@ -217,6 +217,62 @@ def test_a_request_whose_worker_dies_twice_is_given_up(tiny_bundle: Path, tmp_pa
         assert server.post("/predict", png()).status == 200
 
 
+_POISON = """
+import sys
+if any('serving.worker' in a for a in sys.orig_argv):
+    import os, time
+    from tenfold.data import decode
+    whole = decode.decode
+
+    def poisoned(source, *rest):
+        if source == b'crash':
+            os._exit(9)
+        if source == b'hang':
+            time.sleep(1000)
+        return whole(source, *rest)
+
+    decode.decode = poisoned
+"""
+
+
+def _poisoned(folder: Path) -> dict[str, str]:
+    """An environment in which two bodies make a worker crash or hang."""
+    (folder / "sitecustomize.py").write_text(_POISON)
+    return {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+
+
+def test_a_picture_that_kills_whoever_opens_it_takes_no_other_along(tiny_bundle: Path, tmp_path: Path) -> None:
+    options = ("--workers", "1", "--deadline", "60")
+    with (
+        serving(tiny_bundle, *options, folder=tmp_path, **_poisoned(tmp_path)) as server,
+        concurrent.futures.ThreadPoolExecutor(40) as threads,
+    ):
+        first = threads.submit(server.post, "/predict", slow(20))  # what comes meanwhile waits and shares frames
+        until(lambda: server.figure("tenfold_queue_bytes") > 0)
+        bodies = [b"crash" if i in (5, 6) else png(i) for i in range(24)]
+        replies = list(threads.map(lambda body: server.post("/predict", body, None, 60), bodies))
+        assert first.result().status == 200
+        lost = [(r.status, r.code) for r, body in zip(replies, bodies, strict=True) if body == b"crash"]
+        assert lost == [(503, "worker_lost")] * 2
+        assert all(r.status == 200 for r, body in zip(replies, bodies, strict=True) if body != b"crash")
+        assert server.figure("tenfold_worker_restarts_total") <= 4
+
+
+def test_a_picture_that_never_ends_holds_its_worker_little_longer_than_its_client(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    options = ("--workers", "1", "--deadline", "1")
+    with serving(tiny_bundle, *options, folder=tmp_path, **_poisoned(tmp_path)) as server:
+        began = time.monotonic()
+        reply = server.post("/predict", b"hang")
+        assert (reply.status, reply.code) == (504, "deadline") and time.monotonic() - began < 3
+        until(lambda: server.figure("tenfold_worker_restarts_total") == 1)
+        until(lambda: server.figure("tenfold_workers") == 1)
+        assert time.monotonic() - began < 12
+        assert server.post("/predict", png()).status == 200
+        assert "has not answered for 6 s" in server.log.read_text()
+
+
 # ---- models that change ---------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 A job waits in one queue for all workers, so none waits while a worker is idle. A worker takes one frame at a time and
 is sent the next while it works, so that it never waits for the front. A worker that dies or hangs is replaced, and what
-it was working on is given to another, once. New models come with new workers: the old ones answer what they have and
+it was working on is given to another, once, each job by itself: one that kills whoever opens it takes no other along.
+New models come with new workers: the old ones answer what they have and
 end when the new ones are ready.
 """
 
@@ -25,7 +26,7 @@ from tenfold.serving.refusal import Refusal
 
 BATCH_BYTES = 8 * 2**20  # of the jobs in one frame, unless one alone has more
 START_SECONDS = 120.0  # for a worker to load the models
-HUNG_SECONDS = 60.0  # beyond which a worker that does not answer is killed
+GRACE = 5.0  # seconds beyond a job's deadline until a worker that is still at it is killed
 PATIENCE = 250  # fiftieths of a second until a worker that should have left is killed
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # between starts of workers that die at once
 
@@ -62,16 +63,26 @@ class Figures:
 class Pool:
     """``count`` workers for the same models.
 
-    spec   the first frame that each is sent (see ``handler.Handler.start``)
-    batch  jobs in a frame at most, ``most`` jobs in the queue
-    ahead  frames that a worker has at once: 2 is the one it works on and the next, so that it never waits for the
-           front; with 1 jobs gather while it works, for a device to which a larger batch is worth more
+    spec      the first frame that each is sent (see ``handler.Handler.start``)
+    batch     jobs in a frame at most, ``most`` jobs in the queue
+    deadline  seconds that a job's client waits at most
+    ahead     frames that a worker has at once: 2 is the one it works on and the next, so that it never waits for the
+              front; with 1 jobs gather while it works, for a device to which a larger batch is worth more
     """
 
     def __init__(
-        self, spec: dict[str, Any], count: int, batch: int, most: int, figures: Figures, *, ahead: int = 2
+        self,
+        spec: dict[str, Any],
+        count: int,
+        batch: int,
+        most: int,
+        figures: Figures,
+        *,
+        deadline: float,
+        ahead: int = 2,
     ) -> None:
         self.spec, self.count, self.batch, self.most, self.ahead = spec, count, batch, most, ahead
+        self.patience = deadline + GRACE
         self.figures = figures
         self.cards: dict[str, dict[str, Any]] = {}
         self.waiting = 0
@@ -127,7 +138,7 @@ class Pool:
         while self._queue and len(jobs) < most:
             job = self._queue[0]
             if job.queued:
-                if jobs and size + len(job.body) > BATCH_BYTES:
+                if jobs and (job.losses or jobs[0].losses or size + len(job.body) > BATCH_BYTES):
                     break
                 jobs.append(job)
                 size += len(job.body)
@@ -209,8 +220,10 @@ class Pool:
         known = worker in self._workers
         if known:
             self._workers.remove(worker)
-        for job in [job for jobs, _ in worker.frames.values() for job in jobs if not job.answer.done()][::-1]:
+        frames = [jobs for jobs, _ in worker.frames.values()]
+        for job in frames[0] if frames else []:  # the others it had not begun
             job.losses += 1
+        for job in [job for jobs in frames for job in jobs if not job.answer.done()][::-1]:
             if self._closing:
                 job.answer.set_exception(_stopping())
             elif job.losses > 1:
@@ -252,13 +265,13 @@ class Pool:
             self.figures.note(f"the models could not be loaded anew: {error}")
 
     async def _hung(self) -> None:
-        """Kills a worker that has worked on one frame for too long; its end does the rest."""
+        """Kills a worker that is still at a frame for which nobody waits any more; its end does the rest."""
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
             for worker in list(self._workers):
-                if worker.ready and worker.frames and now - worker.busy_since > HUNG_SECONDS:
-                    self.figures.note(f"worker {worker.process.pid} has not answered for {HUNG_SECONDS:g} s")
+                if worker.ready and worker.frames and now - worker.busy_since > self.patience:
+                    self.figures.note(f"worker {worker.process.pid} has not answered for {self.patience:g} s")
                     worker.process.kill()
 
     def watch(self, coroutine: Any, among: set[asyncio.Task[None]]) -> None:

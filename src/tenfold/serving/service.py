@@ -54,7 +54,8 @@ class Service:
             "max_pixels": models.max_pixels,
             "max_parts": models.max_parts,
         }
-        return Pool(spec, count, batch, self.settings.queue, self.metrics, ahead=1 if role == "compute" else 2)
+        ahead, settings = 1 if role == "compute" else 2, self.settings
+        return Pool(spec, count, batch, settings.queue, self.metrics, deadline=settings.deadline, ahead=ahead)
 
     def _observe(self) -> None:
         metrics = self.metrics
