@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -26,6 +28,7 @@ _REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; san
 class Api:
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._reports: dict[Path, tuple[os.stat_result, bytes]] = {}
 
     def routes(self) -> list[BaseRoute]:
         routes = [
@@ -113,18 +116,27 @@ class Api:
 
     async def _described(self, name: str) -> dict[str, Any]:
         card = self.service.cards[name]
-        report = await asyncio.to_thread(_report, self.service.settings.models.paths[name])
+        report = await asyncio.to_thread(_report_of, self.service.settings.models.paths[name])
         first = name == next(iter(self.service.cards))
         return {**card, "name": name, "run": card["name"], "default": first, "report": report is not None}
 
     async def report(self, request: Request) -> Response:
         route(request, "/models/{name}/report")
         name, _ = self.service.card(request.path_params["name"])
-        data = await asyncio.to_thread(_report, self.service.settings.models.paths[name], True)
-        if data is None:
+        path = await asyncio.to_thread(_report_of, self.service.settings.models.paths[name])
+        if path is None:
             raise Refusal(404, "not_found", f"There is no report beside {name}.")
         headers = {"content-security-policy": _REPORT_CSP, **_DRY}
-        return Response(data, media_type="text/html", headers=headers)
+        return Response(self._read(path), media_type="text/html", headers=headers)
+
+    def _read(self, path: Path) -> bytes:
+        """The file's bytes, the same ones for every request, however many take them slowly."""
+        now = path.stat()
+        before, data = self._reports.get(path, (None, b""))
+        if before is None or (before.st_mtime_ns, before.st_size) != (now.st_mtime_ns, now.st_size):
+            data = path.read_bytes()
+            self._reports[path] = now, data
+        return data
 
     async def metrics(self, request: Request) -> Response:
         route(request, "/metrics")
@@ -161,13 +173,11 @@ def _json(value: Any) -> Response:
     return Response(text + b"\n", media_type="application/json", headers=_DRY)
 
 
-def _report(path: Any, read: bool = False) -> bytes | None:
-    """The report of the run that the model at ``path`` belongs to; without ``read`` only whether there is one."""
+def _report_of(path: Path) -> Path | None:
+    """The report of the run that the model at ``path`` belongs to, where there is one."""
     try:
         folder = store.locate(path)
         report = folder.parent / "report.html"
-        if folder.name != "model" or report.is_symlink() or not report.is_file():
-            return None
-        return report.read_bytes() if read else b""
+        return report if folder.name == "model" and not report.is_symlink() and report.is_file() else None
     except (TenfoldError, OSError):
         return None
