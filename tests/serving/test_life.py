@@ -123,7 +123,7 @@ def test_a_hundred_requests_under_way_are_answered_before_the_end(
         serving(tiny_bundle, "--workers", "2", "--deadline", "60", folder=tmp_path) as server,
         concurrent.futures.ThreadPoolExecutor(100) as threads,
     ):
-        picture = slow(4)
+        picture = slow(2)
         asked = [threads.submit(server.post, "/predict", picture, None, 60) for _ in range(100)]
         until(lambda: server.figure("tenfold_queue_bytes") > 95 * len(picture))
         assert server.figure("tenfold_queue_depth") > 50, "most are still waiting"
