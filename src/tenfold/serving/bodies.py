@@ -8,6 +8,9 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
 from tenfold.bundle import fields
 from tenfold.errors import BundleError
 from tenfold.serving.refusal import Refusal
@@ -134,8 +137,6 @@ class _Parts:
         self.ended = True
 
     def part_end(self) -> None:
-        from python_multipart.multipart import parse_options_header
-
         _, options = parse_options_header(self.headers.get("content-disposition", b""))
         name = options.get(b"filename")
         if name is not None or options.get(b"name") == b"file":
@@ -144,9 +145,6 @@ class _Parts:
 
 
 def _form(kind: str, body: bytes, most: int) -> list[Picture]:
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser, parse_options_header
-
     boundary = parse_options_header(kind)[1].get(b"boundary")
     if not boundary or len(boundary) > MAX_BOUNDARY:
         raise Refusal(400, "bad_multipart", "The form's content type names no boundary.")
