@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
@@ -43,3 +46,28 @@ def test_elsewhere_the_layer_is_pytorchs(channels: int, size: int) -> None:
     layer = conv.Conv(channels, channels, 3, padding=1, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         assert "ByProduct" not in type(layer(torch.randn(2, channels, size, size)).grad_fn).__name__
+
+
+_STRIDED = """
+import torch
+from tenfold.engines.torch import conv
+torch.manual_seed(0)
+for few, out in ((4, 6), (6, 16), (7, 8), (16, 24)):
+    layer = conv.Conv(few, out, 1, 2, bias=False)
+    exact = torch.nn.Conv2d(few, out, 1, 2, bias=False).double()
+    exact.load_state_dict(layer.state_dict())
+    layer.to(memory_format=torch.channels_last)
+    for _ in range(20):
+        x = torch.randn(16, few, 16, 16).to(memory_format=torch.channels_last)
+        layer.zero_grad(), exact.zero_grad()
+        layer(x).square().sum().backward()
+        exact(x.double()).square().sum().backward()
+        assert (layer.weight.grad - exact.weight.grad).abs().max() < 1e-4 * exact.weight.grad.abs().max()
+print("sound")
+"""
+
+
+def test_a_strided_kernel_of_one_pixel_and_few_channels_keeps_to_its_memory() -> None:
+    """In a process of its own: what it guards against ends one, or never ends."""
+    done = subprocess.run([sys.executable, "-c", _STRIDED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "sound\n", (done.returncode, done.stderr[-500:])

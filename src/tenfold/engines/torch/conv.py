@@ -1,8 +1,12 @@
-"""A convolution whose weights' gradient is a matrix product where that is faster.
+"""A convolution around two weaknesses of oneDNN's: its weights' gradient is a matrix product where that is faster, and
+a 1×1 kernel with a stride takes pixels that were picked out before where its own way writes past its memory.
 
 oneDNN's bfloat16 kernel for the gradient of a 3×3 kernel is slow where pictures are small and channels are many: for
 100 images of 3×3 and 256 → 256 channels it took 10.2 ms on one core with AMX, the product below 1.6 ms with all its
 copies; at 7×7 15.4 against 8.7; at 15×15 the kernel wins (PyTorch 2.13, oneDNN 3.12).
+
+The gradient of a 1×1 kernel with a stride and fewer input channels than oneDNN's block of 8 or 16, in channels last,
+corrupts the heap (oneDNN issue 6035, open; seen with 4 and 6 channels in PyTorch 2.11 and 2.13).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEW = 16  # input channels: oneDNN's largest block
 SMALL, MANY = 64, 96  # at most so many pixels, at least so many channels: where the product won
 
 
@@ -22,6 +27,9 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if _worthwhile(self, x):
             return _ByProduct.apply(x.bfloat16(), self.weight.bfloat16(), self.padding[0])
+        if _overflows(self, x):
+            down, across = self.stride
+            return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
         return super().forward(x)
 
 
@@ -35,6 +43,16 @@ def _worthwhile(conv: nn.Conv2d, x: Tensor) -> bool:
         and conv.bias is None
         and min(conv.in_channels, conv.out_channels) >= MANY
         and x.shape[2] * x.shape[3] <= SMALL
+    )
+
+
+def _overflows(conv: nn.Conv2d, x: Tensor) -> bool:
+    return (
+        conv.kernel_size == (1, 1)
+        and conv.stride != (1, 1)
+        and conv.in_channels < FEW
+        and conv.padding == (0, 0)
+        and x.device.type == "cpu"
     )
 
 
