@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,14 @@ from tenfold import recipe as recipes
 from tenfold.architecture import weights, zoo
 from tenfold.architecture.layers import Architecture
 from tenfold.data.dataset import Dataset, Geometry, Split
-from tenfold.engines import base, batches
+from tenfold.engines import base, batches, loop
 from tenfold.engines.base import Checkpointed, EpochEnd, Event, Job, Notice, Started, State, Step
 from tenfold.errors import TrainingError, UnknownNameError, UnsupportedError
 from tenfold.recipe import Model, Recipe
 
+# One convolution a stage: most of these runs' time goes into compiling. NETWORKS has each network whole.
 PLAIN = Recipe(
-    model=Model(name="sprint", widths=(8, 16)),
+    model=Model(name="sprint", widths=(8, 16), depth=1),
     epochs=4,
     batch_size=32,
     precision="fp32",
@@ -35,8 +38,8 @@ def with_fields(**changes: Any) -> Recipe:
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "cnn": {"name": "cnn", "widths": [4, 6], "dropout": 0.0},
-    "sprint": {"name": "sprint", "widths": [8, 12]},
-    "resnet18": {"name": "resnet18", "widths": [4, 6]},
+    "sprint": {"name": "sprint", "widths": [8, 16]},
+    "resnet18": {"name": "resnet18", "widths": [8, 12]},  # oneDNN's shortcuts of 4 channels write past their end
 }
 
 
@@ -75,6 +78,17 @@ def job(engine: base.Engine, recipe: Recipe, dataset: Dataset, device: str = "cp
     return Job(architecture, recipe, first, dataset, engine.device(device), **more)
 
 
+_once: dict[str, dict[str, np.ndarray]] = {}
+
+
+def after_an_epoch(engine: base.Engine, squares: Dataset) -> dict[str, np.ndarray]:
+    """The weights that PLAIN's first epoch leaves, for many tests trained once. No fixture of the module's: that would
+    train before each test is given folders of its own."""
+    if engine.name not in _once:
+        _once[engine.name] = engine.fit(job(engine, with_fields(epochs=1), squares)).weights
+    return _once[engine.name]
+
+
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
 
@@ -83,13 +97,13 @@ class TestEngine:
     def test_weights_come_back_as_they_went_in(self, engine: base.Engine, squares: Dataset) -> None:
         """Names, shapes and dtypes follow from the architecture alone, and frozen weights stay as they were."""
         task = job(engine, with_fields(epochs=1), squares)
-        result = engine.fit(task)
-        weights.check(task.architecture, result.weights)
+        found = after_an_epoch(engine, squares)
+        weights.check(task.architecture, found)
         frozen = [n for n, s in weights.specs(task.architecture).items() if s.role == "frozen"]
         assert frozen
-        assert all(np.array_equal(result.weights[n], task.weights[n]) for n in [*frozen, "00_normalize.mean"])
+        assert all(np.array_equal(found[n], task.weights[n]) for n in [*frozen, "00_normalize.mean"])
         trained = [n for n, s in weights.specs(task.architecture).items() if s.role == "trained"]
-        assert all(not np.array_equal(result.weights[n], task.weights[n]) for n in trained)
+        assert all(not np.array_equal(found[n], task.weights[n]) for n in trained)
 
     def test_logits_equal_a_plain_float64_computation(self, engine: base.Engine, squares: Dataset) -> None:
         from numpy.lib.stride_tricks import sliding_window_view
@@ -150,8 +164,7 @@ class TestEngine:
     def test_logits_of_no_images_and_of_any_batch_size(
         self, engine: base.Engine, squares: Dataset, network: str
     ) -> None:
-        recipe = with_fields(model={"name": network, "widths": [4, 4]})
-        task = job(engine, recipe, squares)
+        task = job(engine, with_fields(model=NETWORKS[network]), squares)
         images = squares["test"].images
 
         def logits(x: np.ndarray, **more: Any) -> np.ndarray:
@@ -166,7 +179,7 @@ class TestEngine:
     def test_overfits_64_images(self, engine: base.Engine, squares: Dataset, optimizer: str) -> None:
         rates = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "muon": 1.0}
         recipe = with_fields(
-            optimizer={"name": optimizer, "lr": rates[optimizer], "weight_decay": 1e-4}, epochs=25, batch_size=16,
+            optimizer={"name": optimizer, "lr": rates[optimizer], "weight_decay": 1e-4}, epochs=30,
             schedule__name="linear",  # at a constant rate Muon's last step may be off, by chance
         )  # fmt: skip
         small = dataclasses.replace(squares, splits={**squares.splits, "train": _first(squares, 64)})
@@ -207,11 +220,10 @@ class TestEngine:
         recipe = recipes.override(PLAIN, changes)
         memory = Memory()
         whole = engine.fit(job(engine, recipe, squares, checkpoints=memory))
-        middles = [s for s in memory.states if 0 < s.meta["step"] < 32]
-        assert any(s.meta["step"] % 8 for s in middles)  # in mid-epoch too
-        for state in middles[:: len(middles) // 3]:
-            resumed = engine.fit(job(engine, recipe, squares, resume=state))
-            assert same(resumed.weights, whole.weights), state.meta["step"]
+        states = {s.meta["step"]: s for s in memory.states}
+        for step in (11, 24):  # in mid-epoch, with pictures still small; after an epoch, with all that changes changed
+            resumed = engine.fit(job(engine, recipe, squares, resume=states[step]))
+            assert same(resumed.weights, whole.weights), step
             assert [(e.loss, e.val_loss) for e in resumed.history] == [(e.loss, e.val_loss) for e in whole.history]
 
     def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(self, engine: base.Engine, squares: Dataset) -> None:
@@ -233,15 +245,20 @@ class TestEngine:
         for state in memory.states:
             assert all(np.isfinite(a).all() for a in state.arrays.values())
 
-    def test_a_time_limit_fits_the_schedule(self, engine: base.Engine, squares: Dataset) -> None:
+    def test_a_time_limit_fits_the_schedule(
+        self, engine: base.Engine, squares: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a clock that goes on at each look: on a busy machine a last step may take a third of a second."""
+        looks = itertools.count()
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(looks) / 200))
         events: list[Event] = []
         recipe = recipes.override(PLAIN, {"epochs": 100_000, "time_limit": 1.0, "schedule.name": "linear"})
         result = engine.fit(job(engine, recipe, squares, report=events.append))
         assert result.ended == "time_limit"
-        assert result.seconds < 3
+        assert 1 <= result.seconds < 1.1
+        assert result.steps > 20
         last = [e for e in events if isinstance(e, EpochEnd)][-1]
-        # the last rate is that at the start of the last step; on a busy machine there are few
-        assert last.lr < max(0.1, 2 / result.steps) * recipe.optimizer.lr
+        assert last.lr < 0.1 * recipe.optimizer.lr
 
     def test_patience_stops_and_gives_the_best_weights(self, engine: base.Engine, squares: Dataset) -> None:
         recipe = recipes.override(PLAIN, {"epochs": 100, "patience": 3})
@@ -290,16 +307,13 @@ class TestEngine:
             {"label_smoothing": 0.1},
             {"precision": "bf16"},
             {"ema": 0.99},
-            {"batch_size": 10_000},
-            {"virtual_batch_size": 8},
         ],
         ids=str,
-    )
+    )  # virtual_batch_size: in a first step's float64 computation
     def test_every_field_is_honoured_or_refused_by_name(
         self, engine: base.Engine, squares: Dataset, changes: dict[str, Any]
     ) -> None:
         recipe = recipes.override(PLAIN, {"epochs": 1, **changes})
-        plain = engine.fit(job(engine, recipes.override(PLAIN, {"epochs": 1}), squares))
         task = job(engine, recipe, squares)
         try:
             engine.check(task.architecture, recipe, task.device)
@@ -307,10 +321,17 @@ class TestEngine:
             assert next(iter(changes)).split(".")[-1] in str(refused)
             return
         changed = engine.fit(task)
-        assert not same(plain.weights, changed.weights)
+        assert not same(after_an_epoch(engine, squares), changed.weights)
         assert all(np.isfinite(w).all() for w in changed.weights.values())
 
-    @pytest.mark.parametrize("more", [{}, {"virtual_batch_size": 8}, {"optimizer__name": "sgd"}])
+    def test_a_batch_of_more_than_all_images_is_all_of_them(self, engine: base.Engine, squares: Dataset) -> None:
+        small = dataclasses.replace(squares, splits={**squares.splits, "train": _first(squares, PLAIN.batch_size)})
+        sizes = (PLAIN.batch_size, 10_000)
+        whole, more = (engine.fit(job(engine, with_fields(epochs=2, batch_size=size), small)) for size in sizes)
+        assert (whole.steps, more.steps) == (2, 2)
+        assert same(whole.weights, more.weights)
+
+    @pytest.mark.parametrize("more", [{}, {"virtual_batch_size": 8, "optimizer__name": "sgd"}])
     def test_a_frozen_body_stays_as_it_is(self, engine: base.Engine, squares: Dataset, more: dict[str, Any]) -> None:
         """Weights and batch norm's statistics alike, as long as only the last layer is trained; all move afterwards."""
         if not engine.finetunes:
@@ -343,12 +364,12 @@ class TestEngine:
         names = tuple(f"class {i}" for i in range(100))
 
         def split(count: int) -> Split:
-            pixels = rng.integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (count, 24, 40, 3), dtype=np.uint8)
             return Split(pixels, np.arange(count) % 100, [str(i) for i in range(count)])
 
         splits = {"train": split(200), "val": split(20), "test": split(0)}
-        dataset = Dataset("other", "other", names, splits, Geometry(48, 64))
-        small = {"model.widths": [8, 8], "batch_size": 50, "epochs": 1, "min_steps": 0, "precision": "fp32"}
+        dataset = Dataset("other", "other", names, splits, Geometry(24, 40))
+        small = {"model.widths": [8], "batch_size": 50, "epochs": 1, "min_steps": 0, "precision": "fp32"}
         recipe = recipes.override(recipes.load(preset), small)
         result = engine.fit(job(engine, recipe, dataset))
         assert result.steps == 4
