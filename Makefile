@@ -41,7 +41,7 @@ LEFT_OUT_opencl := or sgd-cnn or sgd-sprint or (test_a_preset and accurate) or (
 
 # Two runs at a time, since most of each keeps one core busy. The engines' give way to the first, some of whose tests look
 # at the clock, and what they say comes when each is done.
-test: $(STAMP) ## The tests, about ten minutes on two cores; ARGS="tests/cli -x" for some of them
+test: $(STAMP) ## The tests, about thirteen minutes on two cores; ARGS="tests/cli -x" for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
