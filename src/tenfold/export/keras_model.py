@@ -11,9 +11,10 @@ from tenfold.recipe import Recipe
 from tenfold.runtimes.graph import INPUT, OUTPUT
 
 
-def served(bundle: Bundle, metadata: Path) -> Any:
+def served(bundle: Bundle, metadata: Path, *, constant: bool = False) -> Any:
     """A tf.Module whose ``__call__`` takes ``pixels``, uint8 N×H×W×3, and gives ``{"probabilities": float32
-    N×classes}``; ``metadata`` is a file that goes into a SavedModel's assets.
+    N×classes}``; ``metadata`` is a file that goes into a SavedModel's assets. ``constant``: weights are
+    constants of its graph, not variables.
 
     Raises UnsupportedError for a network that the engine hasn't got.
     """
@@ -31,11 +32,12 @@ def served(bundle: Bundle, metadata: Path) -> Any:
     weights = build.native(bundle.weights())
     for name, variable in net.variables.items():
         variable.assign(weights[name])
+    constants = {name: tf.constant(value) for name, value in weights.items()} if constant else {}
 
     class Served(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.network = net.model
+            self.network = None if constant else net.model
             self.metadata = tf.saved_model.Asset(str(metadata))
 
         @tf.function(
@@ -43,7 +45,8 @@ def served(bundle: Bundle, metadata: Path) -> Any:
             autograph=False,
         )
         def __call__(self, pixels: Any) -> dict[str, Any]:
-            logits = self.network(tf.cast(pixels, tf.float32), training=False)
+            wide = tf.cast(pixels, tf.float32)
+            logits = net.forward(constants, wide)[0] if constant else self.network(wide, training=False)
             return {OUTPUT: tf.nn.softmax(tf.cast(logits, tf.float32) / manifest.temperature)}
 
     return Served()

@@ -34,10 +34,9 @@ def converted(source: Source, calibration: np.ndarray | None) -> bytes:
     with tempfile.TemporaryDirectory(prefix="tenfold-export-") as temporary:
         asset = Path(temporary) / METADATA
         asset.write_bytes(source.texts_json)
-        module = keras_model.served(source.bundle, asset)
+        module = keras_model.served(source.bundle, asset, constant=True)
         import tensorflow as tf
 
-        # from the function and not from a SavedModel, whose variables would stay variables
         converter = tf.lite.TFLiteConverter.from_concrete_functions([module.__call__.get_concrete_function()], module)
         if calibration is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -16,12 +16,13 @@ MAX_BYTES = 64 * 2**20
 # What OpenVINO makes of the operators that graph.OPERATORS names.
 # fmt: off
 LAYERS = frozenset((
-    "Abs", "Add", "AvgPool", "BatchNormInference", "Broadcast", "Clamp", "Concat", "Const", "Convert", "ConvertLike",
-    "Convolution", "Divide", "Elu", "Erf", "Exp", "FakeQuantize", "Gather", "Gelu", "GroupConvolution", "HSigmoid",
-    "HSwish", "HardSigmoid", "MVN", "MatMul", "MaxPool", "Maximum", "Minimum", "Multiply", "Negative",
-    "NormalizeL2", "PRelu", "Pad", "Parameter", "Power", "Range", "ReLU", "ReduceL2", "ReduceMax", "ReduceMean",
-    "ReduceProd", "ReduceSum", "Reshape", "Result", "ShapeOf", "Sigmoid", "Slice", "SoftMax", "SoftPlus", "Split",
-    "Sqrt", "Squeeze", "StridedSlice", "Subtract", "Swish", "Tanh", "Transpose", "Unsqueeze", "VariadicSplit",
+    "Abs", "Add", "AvgPool", "BatchNormInference", "Broadcast", "Clamp", "Concat", "Const", "Convert",
+    "ConvertLike", "Convolution", "Divide", "Elu", "Erf", "Exp", "FakeQuantize", "Gather", "Gelu",
+    "GroupConvolution", "HSigmoid", "HSwish", "HardSigmoid", "MVN", "MatMul", "MaxPool", "Maximum", "Minimum",
+    "Multiply", "Negative", "NormalizeL2", "PRelu", "Pad", "Parameter", "Power", "Range", "ReLU", "ReduceL2",
+    "ReduceMax", "ReduceMean", "ReduceProd", "ReduceSum", "Reshape", "Result", "ShapeOf", "Sigmoid", "Slice",
+    "SoftMax", "SoftPlus", "Split", "Sqrt", "Squeeze", "StridedSlice", "Subtract", "Swish", "Tanh", "Transpose",
+    "Unsqueeze", "VariadicSplit",
 ))
 # fmt: on
 

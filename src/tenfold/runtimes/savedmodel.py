@@ -6,6 +6,7 @@ the graph is walked before it is loaded, and operators that tenfold has no need 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,23 @@ SIGNATURE = "serving_default"
 MAX_METADATA = 8 * 2**20
 _CPU = "/CPU:0"
 
-# What the engine tensorflow builds, and how TensorFlow keeps variables. The second lot takes file names, from the
-# loader alone: the graph around them is TensorFlow's own, the same in every SavedModel.
+# What the engine tensorflow builds, and how TensorFlow keeps variables (RestoreV2 and SaveV2 with what they need).
 # fmt: off
 OPERATORS = frozenset((
-    "Abs", "Add", "AddN", "AddV2", "AvgPool", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast", "Concat", "ConcatV2",
-    "Const", "Conv2D", "DepthwiseConv2dNative", "Einsum", "Elu", "Erf", "Erfc", "Exp", "ExpandDims", "Fill",
-    "FusedBatchNormV3", "GatherV2", "Greater", "GreaterEqual", "Identity", "IdentityN", "LeakyRelu", "Less", "LogicalAnd",
-    "MatMul", "Max", "MaxPool", "Maximum", "Mean", "Min", "Minimum", "Mul", "Neg", "NoOp", "Pack", "Pad", "PadV2",
-    "PartitionedCall", "Placeholder", "Pow", "Prod", "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape", "Rsqrt",
-    "Select", "SelectV2", "Selu", "Shape", "Sigmoid", "Slice", "Softmax", "Softplus", "Split", "SplitV", "Sqrt",
-    "Square", "SquaredDifference", "Squeeze", "StatefulPartitionedCall", "StopGradient", "StridedSlice", "Sub", "Sum",
-    "Tanh", "Tile", "Transpose", "Unpack",
-    "AssignVariableOp", "DisableCopyOnRead", "ReadVariableOp", "VarHandleOp", "VarIsInitializedOp",
-    "MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "StaticRegexFullMatch", "StringJoin",
+    "Abs", "Add", "AddN", "AddV2", "AssignVariableOp", "AvgPool", "BatchMatMulV2", "BiasAdd", "BroadcastTo", "Cast",
+    "Concat", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "DisableCopyOnRead", "Einsum", "Elu", "Erf",
+    "Erfc", "Exp", "ExpandDims", "Fill", "FusedBatchNormV3", "GatherV2", "Greater", "GreaterEqual", "Identity",
+    "IdentityN", "LeakyRelu", "Less", "LogicalAnd", "MatMul", "Max", "MaxPool", "Maximum", "Mean",
+    "MergeV2Checkpoints", "Min", "Minimum", "Mul", "Neg", "NoOp", "Pack", "Pad", "PadV2", "PartitionedCall",
+    "Placeholder", "Pow", "Prod", "ReadVariableOp", "RealDiv", "Reciprocal", "Relu", "Relu6", "Reshape",
+    "RestoreV2", "Rsqrt", "SaveV2", "Select", "SelectV2", "Selu", "Shape", "ShardedFilename", "Sigmoid", "Slice",
+    "Softmax", "Softplus", "Split", "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze",
+    "StatefulPartitionedCall", "StaticRegexFullMatch", "StopGradient", "StridedSlice", "StringJoin", "Sub", "Sum",
+    "Tanh", "Tile", "Transpose", "Unpack", "VarHandleOp", "VarIsInitializedOp",
 ))
 # fmt: on
+
+FILING = frozenset(("MergeV2Checkpoints", "RestoreV2", "SaveV2"))
 
 
 class SavedModelRuntime(Runtime):
@@ -101,10 +103,8 @@ def open_artifact(path: Path, *, threads: int | None = None, where: str) -> Save
         raise CallError(f"threads must be 1 or more, not {threads}.")
     tf = _tensorflow()
     _inspect(path / "saved_model.pb", where)
-    try:
+    with contextlib.suppress(RuntimeError):  # it has computed already
         tf.config.threading.set_intra_op_parallelism_threads(threads or hardware.cores())
-    except RuntimeError:
-        pass  # it has computed already
     try:
         with tf.device(_CPU):
             model = tf.saved_model.load(str(path))
@@ -142,14 +142,26 @@ def _inspect(file: Path, where: str) -> None:
     except DecodeError:
         raise BundleError(f"{where} is damaged, or no SavedModel.") from None
     for part in proto.meta_graphs:
-        graph = part.graph_def
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        for node in nodes:
+        functions = {f.signature.name: f.node_def for f in part.graph_def.library.function}
+        for node in (*part.graph_def.node, *(node for nodes in functions.values() for node in nodes)):
             if node.op not in OPERATORS:
-                raise BundleError(
-                    f"{where} holds the operator {node.op[:60]!r}, which tenfold never writes into a model.",
-                    "It was not loaded.",
-                )
+                raise _refused(where, f"the operator {node.op[:60]!r}")
+        filing = {name for name, nodes in functions.items() if any(node.op in FILING for node in nodes)}
+        # Called by the graph around the functions, which loading doesn't run; one that another calls could be run
+        if any(name in filing for nodes in functions.values() for node in nodes for name in _called(node)):
+            raise _refused(where, "a call that writes or reads files")
+
+
+def _called(node: Any) -> list[str]:
+    """The names of the functions that a node calls."""
+    found = []
+    for value in node.attr.values():
+        found += [value.func.name, *(function.name for function in value.list.func)]
+    return found
+
+
+def _refused(where: str, what: str) -> BundleError:
+    return BundleError(f"{where} holds {what}, which tenfold never writes into a model.", "It was not loaded.")
 
 
 def _sizes(call: Any, where: str) -> Sizes:
