@@ -49,7 +49,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a trained model.
 
-    run     a run's folder, a bundle's folder, or a model.onnx alone (then ``data`` must be given)
+    run     the folder of a run, a bundle or an exported artifact, or a model.onnx alone (then ``data`` must be given)
     data    other data than the model was trained with: a dataset's name, a folder, a CSV or a Dataset. Its classes
             are matched with the model's by name
     split   ``train``, ``val``, ``test``, or ``all`` for every picture of the data

@@ -34,10 +34,11 @@ def served(bundle: Bundle, metadata: Path, *, constant: bool = False) -> Any:
         variable.assign(weights[name])
     constants = {name: tf.constant(value) for name, value in weights.items()} if constant else {}
 
-    class Served(tf.Module):  # type: ignore[misc]
+    class Served(tf.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = None if constant else net.model
+            if not constant:
+                self.network = net.model
             self.metadata = tf.saved_model.Asset(str(metadata))
 
         @tf.function(
