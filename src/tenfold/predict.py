@@ -358,16 +358,9 @@ def _load_artifact(path: Path, chosen: _Chosen) -> Model:
             f"{path} is an exported artifact, which the runtime of its format computes on the CPU.",
             "Leave --runtime and --device out, or name the run.",
         )
-    opened = artifact.open(path, threads=chosen.threads, quick=chosen.quick)
-    where = str(opened.folder)
-    return Model(
-        opened.said.name,
-        opened.said,
-        opened.manifest,
-        lambda: _fitting(opened.start(), opened.said, where),
-        opened.look,
-        (opened.note,) if opened.note else (),
-    )
+    found = artifact.open(path, threads=chosen.threads, quick=chosen.quick)
+    said, notes = found.said, (found.note,) if found.note else ()
+    return Model(said.name, said, found.manifest, lambda: _fitting(found.start(), said, str(path)), found.look, notes)
 
 
 def _fitting(runtime: Any, said: graph.Description, where: str) -> Runtime:

@@ -31,7 +31,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="The folder of a run, a bundle or an exported artifact, or a model.onnx; several as NAME=RUN, the first the default.",
+            help="A run, bundle or artifact folder, or a model.onnx; several as NAME=RUN, the first the default.",
         ),
     ],
     host: Annotated[
