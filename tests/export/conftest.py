@@ -31,7 +31,7 @@ splits = {
     s: Split(found[s], found[s + "_labels"], [f"{s}/{i}" for i in range(len(found[s]))]) for s in ("train", "val")
 }
 data = Dataset("squares", "squares", tuple(f"class {i}" for i in range(4)), splits, Geometry(16, 16))
-made = job.export(bundle, names.split(","), out=out, data=data)
+made = job.export_model(bundle, names.split(","), out=out, data=data)
 print("\\n" + json.dumps(made.to_dict()))
 """
 

@@ -58,7 +58,7 @@ def test_an_artifact_spoilt_on_purpose_is_refused(
     four: Path, pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: dict[str, Any]
 ) -> None:
     write(spoilt(four, **change), monkeypatch)
-    found = job.export(four, name, data=pictures, out=tmp_path / "out")
+    found = job.export_model(four, name, data=pictures, out=tmp_path / "out")
     (result,) = found.results
     assert (result.state, result.path, found.passed) == ("refused", None, False)
     assert "have another first class" in (result.message or "") or "is off by" in (result.message or "")
@@ -72,7 +72,7 @@ def test_other_class_names_are_no_drift(
     """The same probabilities under other names: kept for nobody."""
     names = tuple(f"class {i}" for i in (1, 0, 2, 3))
     write(spoilt(four, classes=names), monkeypatch)
-    found = job.export(four, "onnx", data=pictures, out=tmp_path / "out", allow_drift=True)
+    found = job.export_model(four, "onnx", data=pictures, out=tmp_path / "out", allow_drift=True)
     assert found.results[0].state == "failed"
     assert found.results[0].message == (
         "model.onnx: its metadata give other classes than the bundle that it was made from."
@@ -85,7 +85,7 @@ def test_drift_that_is_allowed_is_kept_and_said(
     four: Path, pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(spoilt(four, rolled=True), monkeypatch)
-    found = job.export(four, "onnx", data=pictures, out=tmp_path, allow_drift=True)
+    found = job.export_model(four, "onnx", data=pictures, out=tmp_path, allow_drift=True)
     assert found.results[0].state == "kept" and found.passed
     verdict = json.loads((tmp_path / "onnx/artifact.json").read_text())["verdict"]
     assert verdict["passed"] is False and verdict["reasons"]
@@ -98,18 +98,18 @@ def test_drift_that_is_allowed_is_kept_and_said(
 def test_one_that_is_refused_leaves_the_one_before(
     four: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert job.export(four, ["onnx"], data=pictures).passed
+    assert job.export_model(four, ["onnx"], data=pictures).passed
     place = four.parent / "exports/onnx"
     before = (place / "artifact.json").read_bytes()
     with monkeypatch.context() as patch:
         write(spoilt(four, rolled=True), patch)
-        assert not job.export(four, ["onnx"], data=pictures).passed
+        assert not job.export_model(four, ["onnx"], data=pictures).passed
     assert (place / "artifact.json").read_bytes() == before
-    assert job.export(four, ["onnx"], data=pictures).passed  # and one that passes takes its place
+    assert job.export_model(four, ["onnx"], data=pictures).passed  # and one that passes takes its place
 
 
 def test_in_processes_of_their_own(four: Path, pictures: Dataset) -> None:
-    found = job.export(four, ["onnx", "onnx-int8"], data=pictures)
+    found = job.export_model(four, ["onnx", "onnx-int8"], data=pictures)
     assert [r.state for r in found.results] == ["exported", "exported"] and found.notes == ()
     assert sorted(p.name for p in (four.parent / "exports").iterdir()) == ["onnx", "onnx-int8"]
     assert sorted(p.name for p in (four.parent / "exports/onnx").iterdir()) == [
@@ -120,34 +120,34 @@ def test_in_processes_of_their_own(four: Path, pictures: Dataset) -> None:
 
 
 def test_without_its_data_golden_images_alone_are_replayed(four: Path) -> None:
-    found = job.export(four, "onnx")
+    found = job.export_model(four, "onnx")
     assert found.passed and found.notes[0].startswith("Only the golden images were replayed.")
     verdict = found.results[0].verdict
     assert verdict is not None and [part.set for part in verdict.sets] == ["golden"]
     with pytest.raises(CallError, match=r"can't be loaded"):
-        job.export(four, "onnx-int8")  # nothing to calibrate with
+        job.export_model(four, "onnx-int8")  # nothing to calibrate with
 
 
 def test_images_of_other_classes_are_refused(four: Path, squares: Dataset) -> None:
     with pytest.raises(DataError, match="does not know"):
-        job.export(four, "onnx", data=squares)
+        job.export_model(four, "onnx", data=squares)
 
 
 def test_wrong_calls(four: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CallError, match=r"No format is named.*onnx-int8"):
-        job.export(four, [])
+        job.export_model(four, [])
     with pytest.raises(UnknownNameError, match="Did you mean onnx-int8"):
-        job.export(four, "onxx-int8")
+        job.export_model(four, "onxx-int8")
     (tmp_path / "out/onnx").mkdir(parents=True)
     with pytest.raises(CallError, match="is no exported artifact"):
-        job.export(four, "onnx", out=tmp_path / "out")
+        job.export_model(four, "onnx", out=tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(CallError, match="is a file"):
-        job.export(four, "onnx", out=tmp_path / "file")
+        job.export_model(four, "onnx", out=tmp_path / "file")
     missing = formats.Format("x", "x", "x", EXACT, (("no_such_package_anywhere", "extra"),))
     monkeypatch.setitem(formats.FORMATS, "other", missing)
     with pytest.raises(MissingExtraError, match=r"Exporting to other .* pip install 'tenfold\[extra\]'"):
-        job.export(four, "other")
+        job.export_model(four, "other")
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_a_batch_norm_that_turns_the_order_round_stays_behind_its_pool(turned: b
 
 @pytest.fixture
 def folder(four: Path, tmp_path: Path) -> Path:
-    job.export(four, "onnx", out=tmp_path / "out")
+    job.export_model(four, "onnx", out=tmp_path / "out")
     return tmp_path / "out/onnx"
 
 

@@ -56,10 +56,10 @@ def export(
     Each artifact is reopened in its own runtime and asked for the golden images and the validation split. One that is
     further off than its format may be is refused, with exit code 1. predict, evaluate and serve take what is kept.
     """
-    from tenfold.export.job import export as work
+    from tenfold.export.job import export_model
 
     with render.progress() as report:
-        found = work(run, formats or [], out=out, data=data, allow_drift=allow_drift, report=report)
+        found = export_model(run, formats or [], out=out, data=data, allow_drift=allow_drift, report=report)
     if as_json:
         render.print_json({"run": str(run), **found.to_dict()})
     else:

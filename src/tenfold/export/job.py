@@ -31,7 +31,7 @@ FOLDER = "exports"
 Report = Callable[[Progress], None]
 
 
-def export(
+def export_model(
     run: str | Path,
     names: Iterable[str] | str,
     *,
