@@ -1,8 +1,8 @@
 """How fast exported artifacts answer, beside each other: python benchmarks/artifact_speed.py A B … [--runs 9].
 
-Each is loaded by ``tenfold.load``, and then all of them answer the same 1,000 random images in turn, run by run, so that
-whatever else the machine does meets each alike. Told is the median of a run's microseconds an image, with the smallest
-and the largest, and how many times as fast as the first the median is.
+Each is loaded by ``tenfold.load``, and then all of them answer the same 1,000 random images in turn, run by run, so
+that whatever else the machine does meets each alike. Told is the median of a run's microseconds an image, with the
+smallest and the largest, and how many times as fast as the first the median is.
 """
 
 from __future__ import annotations

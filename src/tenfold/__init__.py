@@ -8,8 +8,8 @@
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
 The modules behind train(), evaluate(), compare() and verify() are called training, evaluation, comparison and
-verification, because importing a submodule puts it under its own name into the package and would hide the function; for the same
-reason export is export_model().
+verification, because importing a submodule puts it under its own name into the package and would hide the function.
+That is also why the function of tenfold.export is called export_model().
 """
 
 from __future__ import annotations
