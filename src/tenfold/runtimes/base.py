@@ -52,7 +52,7 @@ def load(name: str) -> ModuleType | Any:
     import importlib
     import importlib.util
 
-    known = RUNTIMES | ARTIFACTS
+    known = ARTIFACTS | RUNTIMES
     if name not in known:
         raise UnknownNameError("runtime", name, RUNTIMES)
     package, extra = known[name]
