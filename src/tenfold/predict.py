@@ -18,11 +18,10 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.bundle import store
-from tenfold.bundle.manifest import FILES, MODEL
+from tenfold.bundle.manifest import ARTIFACT, FILES, MODEL
 from tenfold.data import decode
 from tenfold.data.dataset import Skipped
 from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError, UnsupportedError
-from tenfold.export import ARTIFACT
 from tenfold.runtimes import base as runtimes
 from tenfold.runtimes import graph, onnxruntime
 from tenfold.runtimes.batches import Sizes
@@ -254,12 +253,13 @@ def load(
     path = Path(path)
     try:
         alone = path.suffix.lower() == ".onnx" and not path.is_dir()
+        exported = (path / ARTIFACT).exists() or (path.name == ARTIFACT and path.exists())
         if alone and not path.exists():
             raise CallError(f"There is no run, bundle or model at {path}.")
     except OSError as error:
         raise CallError(f"{path} can't be opened: {error.strerror}.") from None
     chosen = _Chosen(runtime, device, threads, quick)
-    if (path / ARTIFACT).exists() or path.name == ARTIFACT:
+    if exported:
         model = _load_artifact(path, chosen)
     else:
         chosen.check(alone)

@@ -6,5 +6,3 @@ job.py          ``tenfold export``: one format after another, each written and r
 gate.py         how far answers are from those expected, and whether that is near enough
 onnx.py, fp16.py, int8.py …   one module a format: ``write(source, folder)``
 """
-
-ARTIFACT = "artifact.json"  # stands in every exported artifact's folder

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from tenfold import paths
 from tenfold.bundle import fields, manifest
-from tenfold.bundle.manifest import FileEntry, Manifest
+from tenfold.bundle.manifest import ARTIFACT, FileEntry, Manifest
 from tenfold.errors import BundleError, CallError, UnsupportedError
-from tenfold.export import ARTIFACT
 from tenfold.runtimes import base as runtimes
 from tenfold.runtimes import graph, onnxruntime
 
@@ -93,11 +92,6 @@ class Opened:
         if verdict is None or verdict.get("passed") is True:
             return None
         return f"{self.folder} is further from its bundle than {self.artifact.kind} may be (kept with --allow-drift)."
-
-
-def is_one(path: Path) -> bool:
-    """Whether ``path`` is an artifact's folder, or its artifact.json."""
-    return (path / ARTIFACT).is_file() or (path.name == ARTIFACT and path.is_file())
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ import numpy as np
 
 from tenfold import __version__, children, paths
 from tenfold.bundle import store
-from tenfold.bundle.manifest import MANIFEST
+from tenfold.bundle.manifest import ARTIFACT, MANIFEST
 from tenfold.bundle.store import Bundle
 from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress, silent
 from tenfold.errors import BundleError, CallError, DataError, TenfoldError
-from tenfold.export import ARTIFACT, artifact, formats, gate, worker
+from tenfold.export import artifact, formats, gate, worker
 from tenfold.export.artifact import Artifact
 from tenfold.export.verdicts import Exported, Result, Verdict
 from tenfold.runtimes import onnxruntime

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tenfold import explanation
+from tenfold.bundle.manifest import ARTIFACT
 from tenfold.data import decode
 from tenfold.errors import ImageError, UnsupportedError
-from tenfold.export import ARTIFACT
 from tenfold.predict import Model, load
 from tenfold.serving import bodies, oip
 from tenfold.serving.refusal import Refusal
