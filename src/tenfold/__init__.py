@@ -9,6 +9,7 @@
 Importing tenfold imports no framework; every public name is loaded when it is first used.
 The modules behind train(), evaluate(), compare() and verify() are called training, evaluation, comparison and
 verification, because importing a submodule puts it under its own name into the package and would hide the function.
+That is also why the function of tenfold.export is called export_model().
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _HOME = {
     "Evaluation": "tenfold.evaluation",
     "verify": "tenfold.verification",
     "Verification": "tenfold.verification",
+    "export_model": "tenfold.export.job",
+    "Exported": "tenfold.export.verdicts",
     "load_dataset": "tenfold.data",
     "Dataset": "tenfold.data.dataset",
     "Split": "tenfold.data.dataset",
@@ -48,6 +51,7 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "Explanation",
+    "Exported",
     "Model",
     "Prediction",
     "Recipe",
@@ -58,6 +62,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export_model",
     "load",
     "load_dataset",
     "train",
@@ -72,6 +77,8 @@ if TYPE_CHECKING:
     from tenfold.errors import TenfoldError
     from tenfold.evaluation import Evaluation, evaluate
     from tenfold.explanation import Explanation
+    from tenfold.export.job import export_model
+    from tenfold.export.verdicts import Exported
     from tenfold.predict import Model, Prediction, load
     from tenfold.recipe import Recipe
     from tenfold.training import TrainResult, train

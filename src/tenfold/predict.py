@@ -18,7 +18,7 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.bundle import store
-from tenfold.bundle.manifest import FILES, MODEL
+from tenfold.bundle.manifest import ARTIFACT, FILES, MODEL
 from tenfold.data import decode
 from tenfold.data.dataset import Skipped
 from tenfold.errors import BundleError, CallError, ImageError, UnknownNameError, UnsupportedError
@@ -76,7 +76,8 @@ class Model:
     classes   class names, in the order of the probabilities
     geometry  how a picture becomes the model's pixels
     threshold an answer whose highest probability is below it counts as unknown; None where the model has none
-    manifest  what the bundle says of itself; None for a model.onnx alone
+    manifest  what the bundle says of itself, or the one an artifact was made from; None for a model.onnx alone
+    notes     sentences the user must be told
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Model:
         manifest: Manifest | None,
         start: Callable[[], Runtime],
         look: Callable[[], Explainer],
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.classes = said.classes
         self.geometry = said.geometry
         self.threshold = said.threshold
         self.manifest = manifest
+        self.notes = notes
         self._start = start
         self._look = look
 
@@ -233,12 +236,12 @@ def load(
     threads: int | None = None,
     quick: bool = False,
 ) -> Model:
-    """The model at ``path``: a run's folder, a bundle's folder, or a model.onnx alone.
+    """The model at ``path``: a run's folder, a bundle's folder, an exported artifact's, or a model.onnx alone.
 
-    All files of a bundle are verified.
+    All files of a bundle and of an artifact are verified.
 
     runtime   what computes: ``onnxruntime``, ``openvino``, or an engine (``torch``, ``tensorflow``, ``jax``,
-              ``opencl``), which takes a bundle
+              ``opencl``), which takes a bundle. An artifact is computed by the runtime of its format
     device    an engine's, as for training: ``auto``, ``cpu``, ``cuda`` …; the others compute on the CPU
     threads   of ONNX Runtime or OpenVINO for a batch; None is every core this process may use
     quick     for a few pictures: ONNX Runtime computes on one thread without optimizing the graph first, and starts
@@ -250,13 +253,17 @@ def load(
     path = Path(path)
     try:
         alone = path.suffix.lower() == ".onnx" and not path.is_dir()
+        exported = (path / ARTIFACT).exists() or (path.name == ARTIFACT and path.exists())
         if alone and not path.exists():
             raise CallError(f"There is no run, bundle or model at {path}.")
     except OSError as error:
         raise CallError(f"{path} can't be opened: {error.strerror}.") from None
     chosen = _Chosen(runtime, device, threads, quick)
-    chosen.check(alone)
-    model = (_load_alone if alone else _load_bundle)(path, chosen)
+    if exported:
+        model = _load_artifact(path, chosen)
+    else:
+        chosen.check(alone)
+        model = (_load_alone if alone else _load_bundle)(path, chosen)
     if not quick:
         model.runtime  # noqa: B018 - starts it
     return model
@@ -341,6 +348,19 @@ def _load_alone(path: Path, chosen: _Chosen) -> Model:
         return _fitting(chosen.start(data, metadata, where), said, where)
 
     return Model(said.name, said, None, start, lambda: chosen.explainer(data, said, where))
+
+
+def _load_artifact(path: Path, chosen: _Chosen) -> Model:
+    from tenfold.export import artifact
+
+    if chosen.name != DEFAULT or chosen.device not in ("auto", "cpu"):
+        raise CallError(
+            f"{path} is an exported artifact, which the runtime of its format computes on the CPU.",
+            "Leave --runtime and --device out, or name the run.",
+        )
+    found = artifact.open(path, threads=chosen.threads, quick=chosen.quick)
+    said, notes = found.said, (found.note,) if found.note else ()
+    return Model(said.name, said, found.manifest, lambda: _fitting(found.start(), said, str(path)), found.look, notes)
 
 
 def _fitting(runtime: Any, said: graph.Description, where: str) -> Runtime:

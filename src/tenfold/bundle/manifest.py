@@ -34,6 +34,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 MODEL = "model.onnx"
 GOLDEN = "golden.safetensors"
+ARTIFACT = "artifact.json"  # stands in an exported artifact's folder, where a bundle has its manifest
 FILES = (WEIGHTS, MODEL, GOLDEN)
 
 _CHECKSUM = re.compile(rb'"checksum": "([0-9a-f]{64})"\s*}\s*\Z')

@@ -54,6 +54,7 @@ VERBS = {
     "predict": Verb(MODEL, "Classify pictures with a trained model."),
     "serve": Verb(MODEL, "Put a trained model behind HTTP: a page, an API, figures."),
     "verify": Verb(MODEL, "Ask every engine and runtime here for a model's answers; compare."),
+    "export": Verb(MODEL, "Write a trained model in other formats; keep what gives its answers."),
     "show": Verb(DATA, "Draw samples of each class and count the classes."),
     "check": Verb(DATA, "Find corrupt files, duplicates, train/test leaks, imbalance."),
     "recipes": Verb(LOOKUP, "List the recipes, or print one with what its fields mean."),

@@ -39,7 +39,8 @@ PURPOSES = {
     "opencl": "training on any card with an OpenCL driver, and the report",
     "timm": "networks of timm and their pretrained weights",
     "tensorboard": "TensorBoard event files",
-    "openvino": "verifying a model in a second runtime",
+    "openvino": "verifying a model in a second runtime, exporting to OpenVINO",
+    "litert": "models of tenfold export in LiteRT (writing them needs TensorFlow too)",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",
 }
 

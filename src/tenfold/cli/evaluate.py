@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tenfold.evaluation.stored import Measured
 
 EVALUATION = "evaluation.json"
+ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorflow": "TensorFlow", "litert": "LiteRT"}
 IN_ORDER = 40  # with more classes the table shows the weakest
 WEAKEST = 20
 PAIRS = 8
@@ -27,7 +28,10 @@ NAME = 32  # columns of a class's name
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a bundle folder, or a model.onnx alone.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="The folder of a run, a bundle or an exported artifact, or a model.onnx."),
+    ],
     data: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +128,7 @@ def _content(run: Path, data: str | None, measured: Measured, took: float) -> An
         hardware=hardware.describe(),
         versions={"tenfold": __version__, **hardware.versions("numpy", "onnxruntime")},
         parameters=model.manifest.parameters if model.manifest else None,
-        engine="ONNX Runtime",
+        engine=ENGINES.get(model.runtime.name, model.runtime.name),
         device=model.runtime.device,
         facts={"evaluation": f"{e.n:,} images in {words.seconds(took)}, loading included ({words.rate(speed)})"},
     )

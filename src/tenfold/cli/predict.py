@@ -29,7 +29,10 @@ MANY = 64  # for more there is progress
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a bundle folder, or a model.onnx alone.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="The folder of a run, a bundle or an exported artifact, or a model.onnx."),
+    ],
     source: Annotated[
         list[str],
         typer.Argument(
@@ -68,6 +71,8 @@ def predict(
         raise CallError(f"--csv {table}: there is no such folder.", f"Make it with: mkdir -p {table.parent}")
     found, missing = pictures.find(source)
     model = load(run, runtime=runtime, device=device, quick=len(found) <= FEW)
+    for note in model.notes:
+        print(f"Note: {render.printable(note)}", file=sys.stderr)
     keep = as_json or table is not None
     kept: list[Prediction | Skipped] = []
     for skipped in missing:

@@ -31,7 +31,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="A run folder, a bundle folder, or a model.onnx alone; several as NAME=RUN, the first the default.",
+            help="A run, bundle or artifact folder, or a model.onnx; several as NAME=RUN, the first the default.",
         ),
     ],
     host: Annotated[

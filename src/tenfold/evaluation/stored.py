@@ -49,7 +49,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a trained model.
 
-    run     a run's folder, a bundle's folder, or a model.onnx alone (then ``data`` must be given)
+    run     the folder of a run, a bundle or an exported artifact, or a model.onnx alone (then ``data`` must be given)
     data    other data than the model was trained with: a dataset's name, a folder, a CSV or a Dataset. Its classes
             are matched with the model's by name
     split   ``train``, ``val``, ``test``, or ``all`` for every picture of the data
@@ -79,7 +79,7 @@ def evaluate_fully(
     if split not in (*SPLITS, ALL):
         raise UnknownNameError("split", split, (*SPLITS, ALL))
     model = load(run)
-    dataset = _in_classes_of(model, load_data(model, data, split, report or silent))
+    dataset = in_classes_of(model, load_data(model, data, split, report or silent))
     part = part_of(dataset, split)
     probabilities = _ask(model, part.images, tta, report or silent)
     evaluation = dataclasses.replace(
@@ -130,6 +130,16 @@ class Described(Protocol):
 
     @property
     def manifest(self) -> Manifest | None: ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a bundle's model where only data is loaded for it."""
+
+    name: str
+    classes: tuple[str, ...]
+    geometry: Geometry
+    manifest: Manifest | None
 
 
 def load_data(
@@ -200,7 +210,7 @@ def _of_geometry(dataset: Dataset, wanted: Geometry) -> Dataset:
     return dataset
 
 
-def _in_classes_of(model: Model, dataset: Dataset) -> Dataset:
+def in_classes_of(model: Model | Known, dataset: Dataset) -> Dataset:
     """``dataset`` with the model's classes, matched by name. DataError names those the model doesn't know."""
     if dataset.classes == model.classes:
         return dataset
@@ -256,7 +266,7 @@ def _ask(model: Model, images: np.ndarray, tta: str, report: Callable[[Progress]
 
 def _notes(model: Model, dataset: Dataset, data: str | Path | Dataset | None, split: str, tta: str) -> list[str]:
     """What the reader of the figures must be told."""
-    notes = list(dataset.notes)
+    notes = [*model.notes, *dataset.notes]
     facts = _dataset_facts(model.manifest)
     same = bool(dataset.fingerprint) and facts.get("fingerprint") == dataset.fingerprint
     if data is None and not same:

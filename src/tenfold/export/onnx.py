@@ -116,7 +116,17 @@ def build(
         logits = made.add("Div", "temperature.scaled", logits, made.constant("temperature", temperature))
     made.add("Softmax", OUTPUT, logits, axis=-1)
     proto = _model(onnx, made, rest, architecture, name)
-    texts = {
+    onnx.helper.set_model_props(proto, texts(name, classes, geometry, temperature, threshold))
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def texts(
+    name: str, classes: Sequence[str], geometry: Geometry, temperature: float, threshold: float | None
+) -> dict[str, str]:
+    """What a model says of itself, as ``runtimes.graph.describe`` reads it."""
+    return {
         "tenfold.format": str(FORMAT),
         "tenfold.name": name,
         "tenfold.classes": json.dumps(list(classes), ensure_ascii=False),
@@ -124,10 +134,6 @@ def build(
         "tenfold.temperature": repr(float(temperature)),
         **({} if threshold is None else {"tenfold.threshold": repr(float(threshold))}),
     }
-    onnx.helper.set_model_props(proto, texts)
-    onnx.checker.check_model(proto)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
 
 
 def network(graph: Graph, logits: str, architecture: Architecture) -> bytes:

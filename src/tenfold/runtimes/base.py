@@ -33,18 +33,29 @@ RUNTIMES: dict[str, tuple[str, str | None]] = {
     "openvino": ("openvino", "openvino"),
 }
 
+# Those that open exported artifacts alone, by ``metadata(path, where)`` → texts and ``open_artifact(path, threads=…,
+# where=…)`` → Runtime; openvino does that too.
+ARTIFACTS: dict[str, tuple[str, str | None]] = {
+    "openvino": RUNTIMES["openvino"],
+    "savedmodel": ("tensorflow", "tensorflow"),
+    "litert": ("ai_edge_litert", "litert"),
+    "torchexport": ("torch", "torch"),
+}
+
 
 def load(name: str) -> ModuleType | Any:
-    """The module of the runtime called ``name``, with ``open(source, where=…)`` → Runtime and ``version()``.
+    """The module of the runtime called ``name``, with ``open(source, where=…)`` → Runtime where it is one of RUNTIMES,
+    and ``version()``.
 
     Raises UnknownNameError, or MissingExtraError naming the install command.
     """
     import importlib
     import importlib.util
 
-    if name not in RUNTIMES:
+    known = ARTIFACTS | RUNTIMES
+    if name not in known:
         raise UnknownNameError("runtime", name, RUNTIMES)
-    package, extra = RUNTIMES[name]
+    package, extra = known[name]
     if extra is not None and importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, extra, f"The runtime {name}")
     return importlib.import_module(f"tenfold.runtimes.{name}")

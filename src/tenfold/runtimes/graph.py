@@ -32,7 +32,8 @@ FORMAT = 1  # of the metadata
 INPUT = "pixels"
 OUTPUT = "probabilities"
 
-# All that export.onnx writes of its own, and beside it what is left of other libraries' networks (export.external).
+# All that export.onnx writes of its own, and beside it what is left of other libraries' networks (export.external) and
+# what export.int8 and export.fold write: the last three.
 # Each takes time and memory in proportion to its inputs and the weights; Pad's amounts are bounded as paddings are.
 # fmt: off
 OWN = frozenset((
@@ -43,7 +44,7 @@ OPERATORS = OWN | frozenset((
     "Abs", "Clip", "Concat", "Elu", "Exp", "Gather", "HardSigmoid", "HardSwish", "InstanceNormalization",
     "LayerNormalization", "LeakyRelu", "MatMul", "Max", "Min", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceL2",
     "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Tanh",
-    "Unsqueeze",
+    "Unsqueeze", "Gelu", "QuantizeLinear", "DequantizeLinear",
 ))
 # fmt: on
 

@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU: a second runtime for model.onnx, by other authors. The only importer of the package openvino.
+"""OpenVINO on the CPU: a second runtime for model.onnx, by other authors, and the one for its own IR, which
+``export.openvino_ir`` writes. The only importer of the package openvino.
 
 It computes in float32: left alone, OpenVINO takes bfloat16 on a processor that has it, which moved the probabilities
 of a model of digits by 3e-4 where float32 moves them by 2e-7.
@@ -7,6 +8,7 @@ of a model of digits by 3e-4 where float32 moves them by 2e-7.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.errors import BundleError, CallError, MissingExtraError
-from tenfold.runtimes import batches, graph
+from tenfold.runtimes import batches, graph, ir
 from tenfold.runtimes.base import Runtime
 from tenfold.runtimes.batches import Sizes
 from tenfold.runtimes.onnxruntime import read
@@ -57,10 +59,37 @@ def open(source: Path | bytes, *, threads: int | None = None, where: str | None 
     where = where or (str(source) if isinstance(source, Path) else "model.onnx")
     data = source if isinstance(source, bytes) else read(source)
     graph.inspect(data, where)
-    core = _openvino().Core()
+    core = package().Core()
+    return _compiled(core, lambda: core.read_model(model=data), threads, where)
+
+
+def metadata(path: Path, where: str) -> dict[str, str]:
+    """The texts under ``tenfold`` in the ``rt_info`` of an IR's XML, refusing layers that tenfold never writes. See
+    ``ir.inspect``."""
+    return ir.inspect(_bytes(path), where)
+
+
+def open_artifact(path: Path, *, threads: int | None = None, where: str) -> OpenVinoRuntime:
+    """The IR whose XML is ``path``, its weights beside it, ready to answer. Raises as :func:`open` does."""
+    text = _bytes(path)
+    ir.inspect(text, where)
+    weights = np.frombuffer(_bytes(path.with_suffix(".bin")), np.uint8)
+    openvino = package()
+    core = openvino.Core()
+    return _compiled(core, lambda: core.read_model(text, openvino.Tensor(weights)), threads, where)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from None
+
+
+def _compiled(core: Any, read: Callable[[], Any], threads: int | None, where: str) -> OpenVinoRuntime:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or hardware.cores()}
     try:
-        compiled = core.compile_model(core.read_model(model=data), "CPU", settings)
+        compiled = core.compile_model(read(), "CPU", settings)
     except RuntimeError as error:
         raise BundleError(f"{where} can't be loaded by OpenVINO: {_reason(error)}") from error
     return OpenVinoRuntime(compiled, where)
@@ -71,7 +100,7 @@ def version() -> str:
     return f"openvino {hardware.versions('openvino').get('openvino', '')}".strip()
 
 
-def _openvino() -> Any:
+def package() -> Any:
     """The package, without its telemetry: importing it tells its makers so over the network, unless the package that
     does it can't be imported."""
     hidden = "openvino_telemetry"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tenfold import explanation
+from tenfold.bundle.manifest import ARTIFACT
 from tenfold.data import decode
 from tenfold.errors import ImageError, UnsupportedError
 from tenfold.predict import Model, load
@@ -240,8 +241,11 @@ def _instances(body: bytes, most: int) -> tuple[list[bodies.Picture], int]:
 
 
 def _version(model: Model, path: Path) -> str:
-    """The start of a SHA-256: of the manifest, which holds those of all else, or of a model.onnx alone."""
-    data = model.manifest.to_json().encode() if model.manifest else path.read_bytes()
+    """The start of a SHA-256: of the manifest or artifact.json, which hold those of all else, or of a model.onnx."""
+    if (path / ARTIFACT).is_file():
+        data = (path / ARTIFACT).read_bytes()
+    else:
+        data = model.manifest.to_json().encode() if model.manifest else path.read_bytes()
     return hashlib.sha256(data).hexdigest()[:VERSION]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tenfold import children
 from tenfold.bundle import store
-from tenfold.data.dataset import SPLITS, Dataset, Geometry
+from tenfold.data.dataset import SPLITS, Dataset
 from tenfold.data.progress import Progress, silent
 from tenfold.errors import CallError, DataError, TenfoldError, UnknownNameError
 from tenfold.export import gate
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What is known of a bundle's model where only data is loaded for it."""
-
-    name: str
-    geometry: Geometry
-    manifest: Manifest | None
 
 
 def verify(
@@ -76,7 +67,7 @@ def verify(
     chosen = backends.choose(engines, runtimes)
     bundle = store.open(model)
     report = report or silent
-    with child.terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="tenfold-verify-") as temporary:
+    with children.terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="tenfold-verify-") as temporary:
         folder = Path(temporary)
         images, stored = bundle.golden()
         _save(folder, GOLDEN, images)
@@ -115,7 +106,8 @@ def _split(folder: Path, manifest: Manifest, data: str | Path | Dataset | None, 
 
     if data is None and (source := stored.own_source(manifest)) and not at_hand(source):
         raise DataError(f"{source}, which the model was trained with, is not here; --data {source} downloads it.")
-    dataset = stored.load_data(_Model(manifest.name, manifest.geometry, manifest), data, split, report)
+    known = stored.Known(manifest.name, manifest.classes, manifest.geometry, manifest)
+    dataset = stored.load_data(known, data, split, report)
     images = stored.part_of(dataset, split).images
     _save(folder, split, images)
     return ImageSet(split, dataset.name, len(images), "the bundle's model.onnx in ONNX Runtime")

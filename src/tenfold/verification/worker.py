@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tenfold import paths
+from tenfold import children, paths
 from tenfold.bundle import store
 from tenfold.errors import BundleError, MissingExtraError, TenfoldError, UnsupportedError
 from tenfold.runtimes.batches import first_line
@@ -76,7 +75,7 @@ Ask = Callable[[np.ndarray], np.ndarray]
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     job = Job(**json.loads(sys.stdin.buffer.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    children.end_with_parent()
     try:
         outcome = _answer(job)
     except MissingExtraError as error:  # a second package that it needs
@@ -90,14 +89,6 @@ def main() -> None:
     paths.write_whole(job.outcome, json.dumps(asdict(outcome)))
     sys.stderr.flush()
     os._exit(0)  # the answer stands; a framework that stumbles while it is taken apart changes nothing
-
-
-def _end_with_parent() -> None:
-    """The parent holds the other end of standard input, which closes when the parent ends. Read past Python's own
-    buffer, whose lock this thread would hold at the end."""
-    while os.read(0, 1):
-        continue
-    os._exit(1)
 
 
 def _answer(job: Job) -> Outcome:

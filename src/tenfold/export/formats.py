@@ -1,0 +1,79 @@
+"""The formats of ``tenfold export``: what writes each, what opens it again, and how far its answers may be off."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tenfold.errors import CallError, MissingExtraError, UnknownNameError
+from tenfold.export.gate import EXACT, FP16, INT8, Tolerance
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    line         what it is, for a list
+    writer       the module of ``tenfold.export`` with ``write``
+    runtime      the module of ``tenfold.runtimes`` that opens it
+    tolerance    how far its answers may be off
+    needs        (package, extra that brings it) for writing and opening
+    calibrated   whether it is quantised, for which training images are needed
+    """
+
+    line: str
+    writer: str
+    runtime: str
+    tolerance: Tolerance
+    needs: tuple[tuple[str, str], ...] = ()
+    calibrated: bool = False
+
+    def missing(self) -> tuple[str, str] | None:
+        """The first package that is not installed, and its extra."""
+        return next(((p, extra) for p, extra in self.needs if importlib.util.find_spec(p) is None), None)
+
+
+_ONNX = (("onnx", "torch"),)
+_SAVED = (("tensorflow", "tensorflow"), ("keras", "tensorflow"))
+_LITE = (*_SAVED, ("ai_edge_litert", "litert"))
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format("ONNX in float32: the bundle's own graph", "onnx_copy", "onnxruntime", EXACT),
+    "onnx-fp16": Format("ONNX, weights and activations in float16", "fp16", "onnxruntime", FP16, _ONNX),
+    "onnx-int8": Format(
+        "ONNX, convolutions and products quantised to 8 bits", "int8", "onnxruntime", INT8, _ONNX, calibrated=True
+    ),
+    "openvino": Format(
+        "OpenVINO's IR, weights in float32", "openvino_ir", "openvino", EXACT, (("openvino", "openvino"),)
+    ),
+    "openvino-fp16": Format(
+        "OpenVINO's IR, weights stored as float16", "openvino_fp16", "openvino", FP16, (("openvino", "openvino"),)
+    ),
+    "saved-model": Format("TensorFlow's SavedModel", "saved_model", "savedmodel", EXACT, _SAVED),
+    "litert": Format("LiteRT (TensorFlow Lite)", "litert", "litert", EXACT, _LITE),
+    "litert-int8": Format("LiteRT, quantised to 8 bits", "litert_int8", "litert", INT8, _LITE, calibrated=True),
+    "torch-export": Format("PyTorch's torch.export, .pt2", "torch_export", "torchexport", EXACT, (("torch", "torch"),)),
+    "triton": Format("a model repository for NVIDIA Triton, with model.onnx", "triton", "onnxruntime", EXACT),
+}
+
+
+def choose(names: Iterable[str]) -> list[str]:
+    """The formats named, each once; ``all`` is every one, installed or not.
+
+    Raises CallError where none is named, UnknownNameError, or MissingExtraError for a named one whose packages are not
+    installed.
+    """
+    given = list(dict.fromkeys(names))
+    if not given:
+        raise CallError("No format is named.", f"Give --format {ALL}, or one or more of: {', '.join(FORMATS)}.")
+    if ALL in given:
+        return list(FORMATS)
+    for name in given:
+        if name not in FORMATS:
+            raise UnknownNameError("format", name, [*FORMATS, ALL], limit=20)
+        if (missing := FORMATS[name].missing()) is not None:
+            raise MissingExtraError(*missing, f"Exporting to {name}")
+    return given

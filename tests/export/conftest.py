@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tenfold
+from tenfold.bundle import store
+from tenfold.data.dataset import Dataset
+
+# All formats in one process, so that TensorFlow is imported once.
+MAKE = """
+import json, sys
+import numpy as np
+from tenfold import children
+from tenfold.data.dataset import Dataset, Geometry, Split
+from tenfold.export import formats, job, worker
+
+bundle, pictures, out, names = sys.argv[1:]
+children.outcome = lambda module, line, log, result: worker.done(worker.Job(**json.loads(line)))
+found = np.load(pictures)
+splits = {
+    s: Split(found[s], found[s + "_labels"], [f"{s}/{i}" for i in range(len(found[s]))]) for s in ("train", "val")
+}
+data = Dataset("squares", "squares", tuple(f"class {i}" for i in range(4)), splits, Geometry(16, 16))
+made = job.export_model(bundle, names.split(","), out=out, data=data)
+print("\\n" + json.dumps(made.to_dict()))
+"""
+
+
+@pytest.fixture
+def pictures(squares: Dataset) -> Dataset:
+    """The squares under the class names of ``four``."""
+    return dataclasses.replace(squares, classes=tuple(f"class {i}" for i in range(4)))
+
+
+@pytest.fixture
+def four(bundle_content: Any, tmp_path: Path) -> Path:
+    """A bundle of four classes at 16×16, with a threshold, in a run's place."""
+    return store.write(tmp_path / "run" / "model", bundle_content(classes=4, size=16, threshold=0.3)).path
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are calls, so that what a test has changed is changed for them too."""
+    from tenfold import children
+    from tenfold.export import worker
+
+    monkeypatch.setattr(
+        children, "outcome", lambda module, line, log, result: worker.done(worker.Job(**json.loads(line)))
+    )
+
+
+@pytest.fixture(scope="session")
+def every(
+    tmp_path_factory: pytest.TempPathFactory, bundle_content: Any, make_squares: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    """Every format whose packages are here: ``{"bundle", "folder", "results": {format: result}}``."""
+    from tenfold.export.formats import FORMATS
+
+    base = tmp_path_factory.mktemp("exports")
+    bundle = store.write(base / "run" / "model", bundle_content(classes=4, size=16, threshold=0.3)).path
+    np.savez(base / "pictures.npz", **make_squares())
+    names = [name for name, entry in FORMATS.items() if entry.missing() is None]
+    command = [sys.executable, "-c", MAKE, str(bundle), str(base / "pictures.npz"), str(base / "out"), ",".join(names)]
+    source = str(Path(tenfold.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=_environment(source))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {"bundle": bundle, "folder": base / "out", "results": {r["format"]: r for r in found["results"]}}
+
+
+def _environment(source: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
+
+
+@pytest.fixture(scope="session")
+def make_squares() -> Callable[[], dict[str, np.ndarray]]:
+    """Training and validation pictures and labels of four classes, as arrays."""
+
+    def make() -> dict[str, np.ndarray]:
+        rng, out = np.random.default_rng(0), {}
+        for name, count in (("train", 128), ("val", 64)):
+            out[name] = rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+            out[f"{name}_labels"] = np.arange(count, dtype=np.int64) % 4
+        return out
+
+    return make
