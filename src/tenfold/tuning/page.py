@@ -1,0 +1,2 @@
+PAGE = "tune.html"
+def write(result): pass
