@@ -252,7 +252,7 @@ class Recipe(_Part):
     log: Log = Log()
     tune: dict[str, space.Read] | None = Field(
         None,
-        description="what tenfold tune searches: a dotted field and its {low, high} or {choices}; no effect on a training",
+        description="what tenfold tune searches: dotted fields, each with {low, high} or {choices}",
     )
 
     @model_validator(mode="after")

@@ -40,6 +40,7 @@ PURPOSES = {
     "timm": "networks of timm and their pretrained weights",
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime",
+    "tune": "searching a better recipe with tenfold tune",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",
 }
 

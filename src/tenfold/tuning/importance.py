@@ -27,9 +27,7 @@ def importance(study: Study) -> dict[str, float]:
     view = optuna.create_study(direction="maximize")  # in memory: the study itself is left as it is
     for trial in known:
         value = trial.value if trial.state == TrialState.COMPLETE else _last(trial.intermediate_values) - 1
-        view.add_trial(
-            optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value)
-        )
+        view.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
     with storage.quiet():
         found = get_param_importances(view, evaluator=PedAnovaImportanceEvaluator(target_quantile=TOP))
     return {name: float(value) for name, value in found.items()}

@@ -77,15 +77,16 @@ def recipe_seconds(trials: Sequence[Trial]) -> float | None:
 
 
 def candidates(trials: Sequence[Trial], slower: bool, most: int = 3) -> list[Trial]:
-    """Who is to be confirmed: the best trial, the recipe itself, the next best ones. Without ``slower`` none that
-    trained longer than the recipe."""
+    """Who is to be confirmed: the best trial, the recipe itself, then trials that are no worse than it. Without
+    ``slower`` none that trained longer than the recipe."""
     done = completed(trials)
     base = recipe_seconds(trials)
     own = [t for t in done if t.recipe][:1]
     others = [t for t in done if not t.recipe]
     if base is not None and not slower:
         others = [t for t in others if t.seconds is not None and t.seconds <= MARGIN * base]
-    return [*others[:1], *own, *others[1:]][:most]
+    more = [t for t in others[1:] if not own or (t.value or 0.0) >= (own[0].value or 0.0)]
+    return [*others[:1], *own, *more][:most]
 
 
 @dataclass
@@ -116,7 +117,12 @@ class Confirmed:
         return sum(self.seconds.values()) / len(self.seconds) if self.seconds else None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "mean": self.mean, "min": (self.span or [None])[0], "max": (self.span or [None, None])[1]}
+        return {
+            **asdict(self),
+            "mean": self.mean,
+            "min": (self.span or [None])[0],
+            "max": (self.span or [None, None])[1],
+        }
 
 
 def common(confirmed: Sequence[Confirmed]) -> list[Confirmed]:

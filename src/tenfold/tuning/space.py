@@ -1,10 +1,10 @@
 """The search space: which fields of a recipe are tried with which values. The recipe's ``tune:`` section is one.
 
-    tune:
-      optimizer.lr: {low: 0.1, high: 10, log: true}
-      augment.translate: {low: 0, high: 6}              # whole numbers, for the field is one
-      schedule.name: {choices: [linear, cosine]}
-      model.widths: {choices: [[24, 64, 96], [32, 96, 128]]}
+tune:
+  optimizer.lr: {low: 0.1, high: 10, log: true}
+  augment.translate: {low: 0, high: 6}              # whole numbers, for the field is one
+  schedule.name: {choices: [linear, cosine]}
+  model.widths: {choices: [[24, 64, 96], [32, 96, 128]]}
 """
 
 from __future__ import annotations

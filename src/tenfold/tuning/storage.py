@@ -168,9 +168,7 @@ def open_study(where: str, name: str, passes: int, seed: int) -> Study:
     """A worker's own view of a study that exists."""
     import optuna
 
-    return optuna.load_study(
-        storage=open_storage(where), study_name=name, sampler=sampler(seed), pruner=pruner(passes)
-    )
+    return optuna.load_study(storage=open_storage(where), study_name=name, sampler=sampler(seed), pruner=pruner(passes))
 
 
 # ---- processes that died -------------------------------------------------------------------------------------

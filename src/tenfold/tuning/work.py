@@ -1,11 +1,11 @@
 """A search from its call to its folder: what is checked before anything is trained, and what is left at the end.
 
-    runs/tune-cifar10-quick-1/
-      recipe.yaml     the recipe on this data, with the space that was searched in its tune section
-      study.journal   every trial: optuna-dashboard opens it (where --storage names none)
-      best.yaml       the winner, a recipe to train with
-      tune.json       all figures        tune.html  the page
-      logs/           what the workers' frameworks printed
+runs/tune-cifar10-quick-1/
+  recipe.yaml     the recipe on this data, with the space that was searched in its tune section
+  study.journal   every trial: optuna-dashboard opens it (where --storage names none)
+  best.yaml       the winner, a recipe to train with
+  tune.json       all figures        tune.html  the page
+  logs/           what the workers' frameworks printed
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from tenfold import hardware, networks, paths
 from tenfold import recipe as recipes
 from tenfold import run as runs
 from tenfold.data import load_dataset
-from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress
 from tenfold.engines import base as engines
 from tenfold.engines import external
@@ -184,9 +183,7 @@ def _call(
     )  # fmt: skip
 
 
-def _check_numbers(
-    trials: int | None, time_limit: float | None, workers: int, seeds: int, device: str
-) -> None:
+def _check_numbers(trials: int | None, time_limit: float | None, workers: int, seeds: int, device: str) -> None:
     for name, value, least in (("--trials", trials, 1), ("--workers", workers, 1), ("--seeds", seeds, 0)):
         if value is not None and value < least:
             raise CallError(f"{name} {value}: must be {least} or more.")
@@ -329,9 +326,7 @@ class _Kept:
 
     def write_status(self, status: str) -> None:
         """tune.json without figures: they are in the study."""
-        self._write(
-            {"format": FORMAT, "status": status, "study": self.study.study_name, "storage": self._storage()}
-        )
+        self._write({"format": FORMAT, "status": status, "study": self.study.study_name, "storage": self._storage()})
 
     def _storage(self) -> str:
         return storage.without_password(self.where)
@@ -349,7 +344,8 @@ class _Kept:
 
         trials = search.trials()
         won = records.winner(search.confirmed)
-        best = next(iter(records.candidates(trials, self.call.slower)), None)
+        found = records.candidates(trials, self.call.slower)
+        best = max(found, key=lambda t: (t.value or 0.0, t.recipe), default=None)
         number = won.number if won is not None else best.number if best is not None else None
         chosen = next((t for t in trials if t.number == number), None)
         own = next((c for c in records.common(search.confirmed) if c.recipe), None)
