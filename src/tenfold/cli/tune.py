@@ -323,6 +323,14 @@ def _confirmations(result: Tuning) -> Any:
     return table
 
 
+def spread_in_words(result: Tuning) -> str:
+    """How the winner's gain stands to the seeds'."""
+    won = result.winning()
+    if won is None or len(won.accuracies) < 2:
+        return "by one seed, which tells no spread"
+    return "more than the spread of the seeds" if result.clear else "within the spread of the seeds"
+
+
 def verdict(result: Tuning) -> list[str]:
     """Who won, by how much, and what the test split says: in sentences."""
     won = result.winning()
@@ -330,7 +338,7 @@ def verdict(result: Tuning) -> list[str]:
     if result.recipe_won and won is not None:
         found.append("No trial is better than the recipe itself over the same seeds: best.yaml is the recipe.")
     elif won is not None and result.gain is not None:
-        how = "more than the spread of the seeds" if result.clear else "within the spread of the seeds"
+        how = spread_in_words(result)
         found.append(f"{str(won).capitalize()} is better than the recipe by {100 * result.gain:.2f} points, {how}.")
     elif won is not None:
         found.append(f"{str(won).capitalize()} is the winner; the recipe itself could not be trained.")

@@ -173,8 +173,8 @@ def _along(
         span = math.log(high / low)
         middle = math.sqrt(low * high)
         return (lambda t: math.log(t.params[name] / low) / span), [
-            (0.0, f"{low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:g} (log)"),
+            (0.0, f"{low:.3g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:.3g} (log)"),
         ]  # fmt: skip
     return (lambda t: (t.params[name] - low) / (high - low)), [
-        (0.0, f"{low:g}"), (0.5, f"{(low + high) / 2:g}"), (1.0, f"{high:g}"),
+        (0.0, f"{low:.3g}"), (0.5, f"{(low + high) / 2:.3g}"), (1.0, f"{high:.3g}"),
     ]  # fmt: skip

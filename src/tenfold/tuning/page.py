@@ -68,7 +68,8 @@ def _tiles(result: Tuning) -> str:
     elif trial is not None:
         tiles.append(_tile("best trial, not confirmed", percent(trial.value), f"{trial}, one seed", "first"))
     if result.gain is not None and not result.recipe_won:
-        word = "more than the seeds’ spread" if result.clear else "within the seeds’ spread"
+        alone = won is not None and len(won.accuracies) < 2
+        word = "more than the seeds’ spread" if result.clear else "by one seed" if alone else "within the seeds’ spread"
         tiles.append(_tile("better than the recipe by", f"{100 * result.gain:.2f} points", word))
     if result.test is not None:
         n = result.test["n"]

@@ -12,7 +12,7 @@ from tenfold.tuning import storage
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-MARGIN = 1.15  # a trial that took this much longer than the recipe is no candidate: it would win by training more
+MARGIN = 1.25  # a candidate that takes this much longer than the recipe does not win: it would by training more
 
 State = Literal["complete", "pruned", "failed", "stopped", "running", "waiting"]
 
@@ -76,15 +76,11 @@ def recipe_seconds(trials: Sequence[Trial]) -> float | None:
     return next((t.seconds for t in trials if t.recipe and t.state == "complete"), None)
 
 
-def candidates(trials: Sequence[Trial], slower: bool, most: int = 3) -> list[Trial]:
-    """Who is to be confirmed: the best trial, the recipe itself, then trials that are no worse than it. Without
-    ``slower`` none that trained longer than the recipe."""
+def candidates(trials: Sequence[Trial], most: int = 3) -> list[Trial]:
+    """Who is to be confirmed: the best trial, the recipe itself, then trials that are no worse than it."""
     done = completed(trials)
-    base = recipe_seconds(trials)
     own = [t for t in done if t.recipe][:1]
     others = [t for t in done if not t.recipe]
-    if base is not None and not slower:
-        others = [t for t in others if t.seconds is not None and t.seconds <= MARGIN * base]
     more = [t for t in others[1:] if not own or (t.value or 0.0) >= (own[0].value or 0.0)]
     return [*others[:1], *own, *more][:most]
 
@@ -143,10 +139,27 @@ def common(confirmed: Sequence[Confirmed]) -> list[Confirmed]:
     ]
 
 
-def winner(confirmed: Sequence[Confirmed]) -> Confirmed | None:
-    """The highest mean over the seeds that all have in common; the recipe where it is as good."""
+def too_slow(confirmed: Sequence[Confirmed]) -> list[Confirmed]:
+    """Candidates that trained longer than the recipe did in between, by more than what one training differs from the
+    next. By each one's fastest: what else the machine does only ever slows a training."""
     alike = common(confirmed)
-    return max(alike, key=lambda c: (c.mean or 0.0, c.recipe), default=None)
+    base = next((min(c.seconds.values()) for c in alike if c.recipe), None)
+    return [] if base is None else [c for c in alike if min(c.seconds.values()) > MARGIN * base]
+
+
+def clearly(one: Confirmed, other: Confirmed) -> bool:
+    """Whether each seed of ``one`` is better than each of ``other``; of a single seed that can't be said."""
+    if one.span is None or other.span is None or min(len(one.accuracies), len(other.accuracies)) < 2:
+        return False
+    return one.span[0] > other.span[1]
+
+
+def winner(confirmed: Sequence[Confirmed], slower: bool) -> Confirmed | None:
+    """The highest mean over the seeds that all have in common; the recipe where it is as good. Without ``slower`` none
+    that is ``too_slow``."""
+    out = set() if slower else {c.number for c in too_slow(confirmed)}
+    alike = [c for c in common(confirmed) if c.number not in out]
+    return max(alike, key=lambda c: (round(c.mean or 0.0, 9), c.recipe), default=None)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from optuna import Study
 
 TICK_SECONDS = 0.5
+LOOK_SECONDS = 5.0  # between two looks for trials of processes that died
 SLACK = 1.1  # a training may take this much longer than the one before
-LIMIT_OF_RECIPE = 1.05  # a trial may train this much longer than the recipe did
 CONFIRM_SHARE = 0.45  # of the time limit, at most, is kept for the confirmation
 CLOSING_SECONDS = 6.0  # for the test split, the page, and the workers' end
 
@@ -131,14 +131,18 @@ class Search:
         self._enter("end")
 
     def _search(self) -> None:
+        looked = time.monotonic()
         while True:
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked = time.monotonic()
+                storage.requeue_dead(self.study)
             over = self.left() <= self.kept()
             more = not over and self._wanted() > 0
             if more:
                 for member in self.pool.members:
                     if member.idle and self._wanted() > 0:
                         self.running[member] = Running("…")
-                        member.tell({"do": "trial", "limit": self._limit()})
+                        member.tell({"do": "trial", "slower": self.plan.slower})
             if not more and not self.running:
                 return
             if over:
@@ -153,11 +157,6 @@ class Search:
         begun = len(storage.counted(self.study.get_trials(deepcopy=False)))
         asked = sum(m.job is not None and m.number is None for m in self.pool.members)
         return self.plan.trials - begun - asked
-
-    def _limit(self) -> float | None:
-        """Seconds that a trial may train: about what the recipe itself took."""
-        base = None if self.plan.slower else records.recipe_seconds(self.trials())
-        return None if base is None else LIMIT_OF_RECIPE * base
 
     def _hear(self) -> None:
         """The next event of a worker; time passes where there is none."""
@@ -204,7 +203,7 @@ class Search:
 
     def _confirm(self) -> None:
         """The candidates with other seeds than the search's, in turn: seed by seed, as far as time goes."""
-        found = records.candidates(self.trials(), self.plan.slower)
+        found = records.candidates(self.trials())
         whole = max((t.seconds or 0.0 for t in found[:2]), default=0.0)
         if self.left() < SLACK * whole * len(found) * self.plan.seeds / self.pool.workers + CLOSING_SECONDS:
             found = found[:2]
@@ -229,9 +228,10 @@ class Search:
                 self._hear()
 
     def changes(self, trial: Trial) -> dict[str, Any]:
-        """A trial's fields for a training without a time limit: with the passes that it came to within its own."""
-        changed: dict[str, Any] = {} if trial.recipe else space.changes(trial.params, self.plan.base.tune or {})
-        if trial.ended == "time_limit" and self.plan.base.time_limit is None and trial.epochs:
+        """A trial's fields, with the passes that it made where they were fewer than the recipe's for what they cost."""
+        base = self.plan.base
+        changed: dict[str, Any] = {} if trial.recipe else space.changes(trial.params, base.tune or {})
+        if trial.ended == "finished" and trial.epochs and trial.epochs < base.epochs - 0.01:
             changed["epochs"] = round(trial.epochs, 2)
         return changed
 
@@ -251,7 +251,7 @@ class Search:
 
     def _test(self) -> None:
         """The test split, read once: with the weights of the winner's first confirmed training."""
-        won = records.winner(self.confirmed)
+        won = records.winner(self.confirmed, self.plan.slower)
         member = None if won is None else self.holders.get(won.number)
         if won is None or member is None or not member.idle:
             return

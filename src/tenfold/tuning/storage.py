@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import socket
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 JOURNAL = "study.journal"
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
 RETRIES = 1
+OPENINGS = 2  # tries before the one whose error is told
 
 # SQLAlchemy's name of the driver, its package, and what pip is asked for
 DRIVERS = {
@@ -74,7 +76,7 @@ def is_database(where: str) -> bool:
 
 
 def without_password(where: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", where)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", where)
 
 
 @contextmanager
@@ -94,25 +96,33 @@ def quiet() -> Iterator[None]:
 
 def open_storage(where: str) -> BaseStorage:
     """The storage at an ``address``. RunError where it can't be reached or written."""
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-
     if not is_database(where):
         return _journal(Path(where))
+    for attempt in range(OPENINGS):
+        with suppress(Exception):  # of two processes that make the tables in the same moment one fails
+            return _database(where)
+        time.sleep(0.5 * (attempt + 1))
     try:
-        return RDBStorage(
-            where,
-            # a connection that the server has closed meanwhile is made anew
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
+        return _database(where)
     except Exception as error:  # of the driver, of SQLAlchemy, of Alembic: the address decides which
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         raise RunError(
             f"The storage {without_password(where)} can't be opened: {lines[0] if lines else type(error).__name__}",
             "Is the server there, and the database, and may this user create tables in it?",
         ) from None
+
+
+def _database(where: str) -> BaseStorage:
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+
+    return RDBStorage(
+        where,
+        # a connection that the server has closed meanwhile is made anew
+        engine_kwargs={"pool_pre_ping": True},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+    )
 
 
 def _journal(path: Path) -> BaseStorage:

@@ -23,7 +23,7 @@ from tenfold.engines import base as engines
 from tenfold.engines.base import Device, Engine, EpochEnd, Event, FitResult, Job, Started, Step
 from tenfold.recipe import Recipe
 from tenfold.training import fit_to_data
-from tenfold.tuning import space
+from tenfold.tuning import cost, space
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -94,36 +94,41 @@ class Ground:
         return space.suggest(trial, self.recipe, self.recipe.tune or {})
 
     def train(
-        self, changes: Mapping[str, Any], watch: Watch, *, limit: float | None = None, seed: int | None = None
+        self, changes: Mapping[str, Any], watch: Watch, *, slower: bool = True, seed: int | None = None
     ) -> FitResult:
-        """Trains with ``changes`` for at most ``limit`` seconds, the schedule fitted to them.
+        """Trains with ``changes``; without ``slower`` a network that computes more makes fewer passes.
 
         Raises RecipeError or UnsupportedError for what can't be trained, TrainingError for what failed.
         """
-        recipe, architecture = self._resolved(changes, limit, seed)
+        every: dict[str, Any] = dict(changes) if seed is None else {**changes, "seed": seed}
+        recipe, architecture = self._resolved(every)
+        if not slower:
+            own, first = self._resolved({})
+            share = cost.affordable(cost.of_an_image(first, own), cost.of_an_image(architecture, recipe))
+            if share < 1:
+                recipe, architecture = self._resolved({**every, "epochs": round(share * own.epochs, 2)})
         engines.check(self.engine, architecture, recipe, self.device)
-        first = self._first_weights(architecture, recipe)
         return self.engine.fit(
-            Job(architecture, recipe, first, self.dataset, self.device, report=watch.report, stop=watch.stop)
+            Job(
+                architecture,
+                recipe,
+                self._first_weights(architecture, recipe),
+                self.dataset,
+                self.device,
+                report=watch.report,
+                stop=watch.stop,
+            )
         )
 
     def test(self, changes: Mapping[str, Any], trained: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Images of the test split that are classified right, and all of them."""
-        _, architecture = self._resolved(changes, None, None)
+        _, architecture = self._resolved(changes)
         test = self.dataset["test"]
         logits = self.engine.logits(architecture, trained, test.images, self.device)
         return int((logits.argmax(1) == test.labels).sum()), len(test)
 
-    def _resolved(
-        self, changes: Mapping[str, Any], limit: float | None, seed: int | None
-    ) -> tuple[Recipe, Architecture]:
-        every: dict[str, Any] = {**changes, "tune": None}
-        limits = [value for value in (limit, self.recipe.time_limit) if value is not None]
-        if limits:
-            every["time_limit"] = min(limits)
-        if seed is not None:
-            every["seed"] = seed
-        recipe, _ = fit_to_data(recipes.override(self.recipe, every, "trial"), self.dataset)
+    def _resolved(self, changes: Mapping[str, Any]) -> tuple[Recipe, Architecture]:
+        recipe, _ = fit_to_data(recipes.override(self.recipe, {**changes, "tune": None}, "trial"), self.dataset)
         geometry = self.dataset.geometry
         return recipe, networks.build(
             self.engine, recipe.model, geometry.height, geometry.width, len(self.dataset.classes)

@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import json
 import math
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -238,7 +239,7 @@ def _same_passes(base: Recipe, images: int) -> tuple[Recipe, int]:
 def _folder(call: _Call, out: str | Path | None, ground: _Ground) -> Path:
     if out is not None:
         folder = Path(out)
-        ours = (folder / RECIPE).exists() and (folder / FILE).exists()
+        ours = (folder / FILE).exists()
         if folder.exists() and not ours and (not folder.is_dir() or any(f.name != ".lock" for f in folder.iterdir())):
             raise RunExistsError(f"{folder} exists and holds no search.", "Name another folder with --out.")
         return folder
@@ -271,21 +272,22 @@ def _tune_in(folder: Path, call: _Call, ground: _Ground, listen: Listen) -> Tuni
         "recipe": base.model_dump(mode="json", exclude={"tune", "description"}),
         "space": base.model_dump(mode="json")["tune"],
     }
-    paths.write_whole(folder / RECIPE, base.to_yaml())
     with storage.quiet(), terminated_as_interrupted():
         study = storage.create(storage.open_storage(where), name, content, space.own_values(base, base.tune or {}))
-        _Kept(folder, call, ground, study, where).write_status("running")
+        paths.write_whole(folder / RECIPE, base.to_yaml())
+        kept = _Kept(folder, call, ground, study, where)
+        kept.write_status("running")
         requeued = storage.requeue_dead(study)
         setup = Setup(
             where, name, str(folder / RECIPE), ground.source, call.engine, call.device, ground.passes,
-            base.seed + 1000 * len(study.get_trials(deepcopy=False)),
+            # processes that share a study must not draw the same
+            secrets.randbelow(2**31) if call.storage else base.seed + 1000 * len(study.get_trials(deepcopy=False)),
         )  # fmt: skip
         plan = Plan(base, call.trials, call.time_limit, call.seeds, call.slower, call.since, ground.has_test)
         pool = Pool(setup, call.workers, folder / LOGS)
         search = Search(plan, study, pool, listen)
         for note in [*ground.notes, *([f"{requeued} trials of dead processes are tried again."] if requeued else [])]:
             search.tell(note=note)
-        kept = _Kept(folder, call, ground, study, where)
         try:
             with pool:
                 search.run()
@@ -343,13 +345,18 @@ class _Kept:
         from tenfold.tuning.importance import importance
 
         trials = search.trials()
-        won = records.winner(search.confirmed)
-        found = records.candidates(trials, self.call.slower)
+        won = records.winner(search.confirmed, self.call.slower)
+        found = records.candidates(trials)
         best = max(found, key=lambda t: (t.value or 0.0, t.recipe), default=None)
         number = won.number if won is not None else best.number if best is not None else None
         chosen = next((t for t in trials if t.number == number), None)
         own = next((c for c in records.common(search.confirmed) if c.recipe), None)
         notes = list(search.notes)
+        if not self.call.slower:
+            notes += [
+                f"{str(c).capitalize()} can't win: it trains longer than the recipe, {c.mean_seconds() or 0:.0f} s."
+                for c in records.too_slow(search.confirmed)
+            ]
         if chosen is None:
             notes.append("No trial was trained to its end, so there is no best.yaml. Give it more time.")
         elif won is None:
@@ -369,7 +376,7 @@ class _Kept:
             number=number,
             recipe_won=chosen is not None and chosen.recipe,
             gain=gain,
-            clear=bool(won and own and won.span and own.span and won.span[0] > own.span[1]),
+            clear=bool(won and own and records.clearly(won, own)),
             test=search.test,
             test_reads=self.study.user_attrs.get(storage.TEST_READS, 0),
             importance=importance(self.study),

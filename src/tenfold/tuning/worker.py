@@ -104,7 +104,7 @@ class Worker:
 
         def objective(trial: Trial) -> float:
             numbers.append(trial.number)
-            return self._objective(trial, job.get("limit"))
+            return self._objective(trial, job["slower"])
 
         self.study.optimize(objective, n_trials=1, catch=(_Stopped, _Failed))
         found = self.study.get_trials(deepcopy=False)[numbers[0]]
@@ -112,7 +112,7 @@ class Worker:
         state = "stopped" if stopped else found.state.name.lower()
         self.say(event="done", number=found.number, state=state, value=found.value)
 
-    def _objective(self, trial: Trial, limit: float | None) -> float:
+    def _objective(self, trial: Trial, slower: bool) -> float:
         from optuna import TrialPruned
 
         trial.set_user_attr(storage.WHERE, storage.here())
@@ -126,7 +126,7 @@ class Worker:
 
         watch = Watch(lambda **told: self.say(number=trial.number, **told), self.inbox.stopping.is_set, prune)
         try:
-            fitted = self.ground.train(changes, watch, limit=None if own else limit)
+            fitted = self.ground.train(changes, watch, slower=slower or own)
         except Exception as error:  # a network that can't be, memory that ran out, a loss that is no number
             if watch.reason == "pruned":
                 raise TrialPruned from None
