@@ -22,8 +22,14 @@ from tenfold.tuning.records import Update
 optuna = pytest.importorskip("optuna", reason="needs tenfold[tune]")
 pytest.importorskip("torch", reason="needs tenfold[torch]")
 
-# three passes of a few steps each over the digits: a second a trial
-SMALL: dict[str, Any] = {"model.widths": [8, 8], "model.depth": 1, "epochs": 3, "data.val_fraction": 0.2}
+# two passes of eleven steps each over the digits: less than a second a trial
+SMALL: dict[str, Any] = {
+    "model.widths": [8, 8],
+    "model.depth": 1,
+    "epochs": 2,
+    "low_res": None,
+    "data.val_fraction": 0.2,
+}
 TUNE = {
     "optimizer.muon_lr": {"low": 0.01, "high": 1.0, "log": True},
     "batch_size": {"choices": [100, 50]},
@@ -50,12 +56,12 @@ def test_a_search_is_confirmed_tested_once_and_goes_on(tmp_path: Path) -> None:
             os.kill(int(str(running[0].where).rpartition(":")[2]), signal.SIGKILL)
 
     options: dict[str, Any] = {"recipe": small(), "device": "cpu", "seeds": 1, "out": folder}
-    found = work.tune("digits", trials=6, listen=listen, **options)
+    found = work.tune("digits", trials=4, listen=listen, **options)
 
     assert killed and any("was replaced" in note for note in found.notes)
     states = found.counts()
     assert states["stopped"] == 1  # the try that was killed
-    assert sum(states.get(s, 0) for s in ("complete", "pruned", "failed")) == 6
+    assert sum(states.get(s, 0) for s in ("complete", "pruned", "failed")) == 4
     assert found.trials[0].recipe and found.trials[0].state == "complete"
     assert all(t.why for t in found.trials if t.state == "failed")
     assert {e.phase for e in heard} >= {"search", "confirm", "test"}
@@ -77,11 +83,11 @@ def test_a_search_is_confirmed_tested_once_and_goes_on(tmp_path: Path) -> None:
     )  # as optuna-dashboard does
     assert len(study.trials) == len(found.trials)
 
-    again = work.tune("digits", trials=7, **{**options, "seeds": 0})
-    assert len(storage_counted(again)) == 7 and again.test is None and again.confirmed == []
+    again = work.tune("digits", trials=5, **{**options, "seeds": 0})
+    assert len(storage_counted(again)) == 5 and again.test is None and again.confirmed == []
     assert any("not confirmed" in note for note in again.notes)
     with pytest.raises(CallError, match="another recipe"):
-        work.tune("digits", trials=8, **{**options, "recipe": small(label_smoothing=0.1)})
+        work.tune("digits", trials=6, **{**options, "recipe": small(label_smoothing=0.1)})
 
 
 def storage_counted(found: Any) -> list[Any]:
@@ -126,7 +132,7 @@ def _workers_of(folder: Path) -> list[str]:
 def test_the_time_limit_holds(tmp_path: Path) -> None:
     begun = time.time()
     found = work.tune(
-        "digits", recipe=small(epochs=400), device="cpu", time_limit=8, seeds=1, out=tmp_path / "t"
+        "digits", recipe=small(epochs=4000), device="cpu", time_limit=8, seeds=1, out=tmp_path / "t"
     )  # a training of this would take minutes
     assert time.time() - begun < 16
     assert found.best is None and found.trials[0].state == "stopped"
