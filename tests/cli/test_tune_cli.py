@@ -128,6 +128,9 @@ def test_verdicts_say_no_more_than_was_measured(tmp_path: Path) -> None:
     assert "by one seed, which tells no spread" in verb.verdict(found)[0]
     assert "within the spread" in verb.verdict(replace(result(tmp_path), clear=False))[0]
     assert "best.yaml is the recipe" in verb.verdict(replace(result(tmp_path), recipe_won=True, number=0))[0]
+    hurried = replace(result(tmp_path), gain=None, confirmed=[CONFIRMED[0], Confirmed(0, True, 0.8)])
+    assert "no time to confirm the recipe" in verb.verdict(hurried)[0]
+    assert "could not be trained" in verb.verdict(replace(hurried, confirmed=CONFIRMED[:1]))[0]
     assert "read 3 times" in verb.verdict(replace(result(tmp_path), test_reads=3))[1]
 
 

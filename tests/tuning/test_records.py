@@ -33,6 +33,12 @@ def test_the_winner_has_the_highest_mean_over_common_seeds_and_a_tie_is_the_reci
     assert records.winner([Confirmed(1, False, 0.9)], slower=False) is None
 
 
+def test_who_was_worse_than_the_recipe_does_not_win_because_there_was_no_time_for_it() -> None:
+    one = Confirmed(1, False, 0.7, {1: 0.7}, {1: 5.0})
+    assert records.winner([one, Confirmed(0, True, 0.8)], slower=False) is None
+    assert records.winner([one, Confirmed(0, True, 0.6)], slower=False) == one
+
+
 def test_who_trains_longer_than_the_recipe_does_not_win_unless_allowed() -> None:
     one = Confirmed(1, False, 0.95, {1: 0.9}, {1: 14.0})
     own = Confirmed(0, True, 0.8, {1: 0.8}, {1: 10.0})

@@ -341,7 +341,9 @@ def verdict(result: Tuning) -> list[str]:
         how = spread_in_words(result)
         found.append(f"{str(won).capitalize()} is better than the recipe by {100 * result.gain:.2f} points, {how}.")
     elif won is not None:
-        found.append(f"{str(won).capitalize()} is the winner; the recipe itself could not be trained.")
+        known = any(c.recipe for c in result.confirmed)
+        why = "there was no time to confirm the recipe itself" if known else "the recipe itself could not be trained"
+        found.append(f"{str(won).capitalize()} is the winner; {why}.")
     if result.test is not None:
         reads = "" if result.test_reads == 1 else f" (the test split was read {result.test_reads} times in this study)"
         found.append(

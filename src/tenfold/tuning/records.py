@@ -159,6 +159,9 @@ def winner(confirmed: Sequence[Confirmed], slower: bool) -> Confirmed | None:
     that is ``too_slow``."""
     out = set() if slower else {c.number for c in too_slow(confirmed)}
     alike = [c for c in common(confirmed) if c.number not in out]
+    own = next((c for c in confirmed if c.recipe), None)
+    if own is not None and not own.accuracies:  # there was no time for it: who was worse in the search does not win
+        alike = [c for c in alike if c.searched > own.searched]
     return max(alike, key=lambda c: (round(c.mean or 0.0, 9), c.recipe), default=None)
 
 
