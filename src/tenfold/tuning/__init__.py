@@ -1,8 +1,8 @@
 """A search for a better recipe, on Optuna: many trainings, judged on validation images, the best ones confirmed.
 
 space.py knows the fields that are searched, storage.py Optuna's storages, training.py a training without a run folder,
-worker.py and pool.py the processes, search.py the order, work.py the call and the folder, records.py what was found,
-page.py, charts.py and importance.py how it is shown. Names are loaded when they are first used.
+cost.py what it computes, worker.py and pool.py the processes, search.py the order, work.py the call, folder.py what is
+left, records.py what was found, page.py, charts.py and importance.py how it is shown. Names are loaded when they are first used.
 """
 
 from __future__ import annotations

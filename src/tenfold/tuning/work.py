@@ -11,18 +11,15 @@ runs/tune-cifar10-quick-1/
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import math
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import tenfold
 from tenfold import hardware, networks, paths
 from tenfold import recipe as recipes
 from tenfold import run as runs
@@ -35,53 +32,17 @@ from tenfold.errors import CallError, MissingExtraError, RunError, RunExistsErro
 from tenfold.recipe import Recipe
 from tenfold.training import fit_to_data, overridden
 from tenfold.tuning import records, space, storage
+from tenfold.tuning.folder import FILE, LOGS, RECIPE, Call, Ground, Kept
 from tenfold.tuning.pool import Pool
 from tenfold.tuning.records import Tuning, Update
 from tenfold.tuning.search import Plan, Search
 from tenfold.tuning.worker import Setup
 from tenfold.verification.child import terminated_as_interrupted
 
-if TYPE_CHECKING:
-    from optuna import Study
-
-FILE, RECIPE, BEST, LOGS = "tune.json", "recipe.yaml", "best.yaml", "logs"
-FORMAT = 1
 VAL_FRACTION = 0.1  # where the recipe says auto: a thousand images don't tell recipes apart that differ by a percent
 TRIALS = 30
 
 Listen = Callable[[Update | Progress], None]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What was asked for, with all checked that can be without data."""
-
-    data: str
-    recipe: Recipe
-    engine: str
-    device: str
-    trials: int | None
-    time_limit: float | None
-    workers: int
-    storage: str | None
-    study: str | None
-    seeds: int
-    slower: bool
-    since: float
-    command: str
-
-
-@dataclass(frozen=True)
-class _Ground:
-    """The recipe on its data. ``base`` has the space in ``tune``; ``passes`` are the epochs of a whole training."""
-
-    base: Recipe
-    passes: int
-    source: str
-    name: str
-    fingerprint: str
-    has_test: bool
-    notes: list[str]
 
 
 def tune(
@@ -147,7 +108,7 @@ def _call(
     seeds: int,
     slower: bool,
     since: float | None,
-) -> _Call:
+) -> Call:
     storage.require()
     if recipe == "auto":
         raise CallError(
@@ -178,7 +139,7 @@ def _call(
     words += ["--slower"] if slower else []
     if trials is None and time_limit is None:
         trials = TRIALS
-    return _Call(
+    return Call(
         str(data), named, engine, device, trials, time_limit, workers, address, study, seeds, slower,
         time.time() if since is None else since, shlex.join(words),
     )  # fmt: skip
@@ -197,7 +158,7 @@ def _check_numbers(trials: int | None, time_limit: float | None, workers: int, s
 # ---- the recipe meets the data -----------------------------------------------------------------------------------
 
 
-def _ground(call: _Call, listen: Listen) -> _Ground:
+def _ground(call: Call, listen: Listen) -> Ground:
     recipe = call.recipe
     if external.library(recipe.model.name) is not None:
         recipe = networks.as_made_for(engines.load(call.engine), recipe)
@@ -219,9 +180,7 @@ def _ground(call: _Call, listen: Listen) -> _Ground:
             f"{len(dataset['val']):,} images are held out for validation, more than the recipe would: "
             "differences between recipes are small. best.yaml has the recipe's own share again."
         )
-    return _Ground(
-        base, passes, dataset.source, dataset.name, dataset.fingerprint, bool(len(dataset["test"])), [*notes]
-    )
+    return Ground(base, passes, dataset.source, dataset.name, dataset.fingerprint, bool(len(dataset["test"])), [*notes])
 
 
 def _same_passes(base: Recipe, images: int) -> tuple[Recipe, int]:
@@ -236,7 +195,7 @@ def _same_passes(base: Recipe, images: int) -> tuple[Recipe, int]:
 # ---- the folder --------------------------------------------------------------------------------------------------
 
 
-def _folder(call: _Call, out: str | Path | None, ground: _Ground) -> Path:
+def _folder(call: Call, out: str | Path | None, ground: Ground) -> Path:
     if out is not None:
         folder = Path(out)
         ours = (folder / FILE).exists()
@@ -262,7 +221,7 @@ def _held(folder: Path) -> Iterator[None]:
 # ---- the search --------------------------------------------------------------------------------------------------
 
 
-def _tune_in(folder: Path, call: _Call, ground: _Ground, listen: Listen) -> Tuning:
+def _tune_in(folder: Path, call: Call, ground: Ground, listen: Listen) -> Tuning:
     where = call.storage or str((folder / storage.JOURNAL).absolute())
     name = call.study or _study_of(folder) or folder.absolute().name
     base = ground.base
@@ -275,7 +234,7 @@ def _tune_in(folder: Path, call: _Call, ground: _Ground, listen: Listen) -> Tuni
     with storage.quiet(), terminated_as_interrupted():
         study = storage.create(storage.open_storage(where), name, content, space.own_values(base, base.tune or {}))
         paths.write_whole(folder / RECIPE, base.to_yaml())
-        kept = _Kept(folder, call, ground, study, where)
+        kept = Kept(folder, call, ground, study, where)
         kept.write_status("running")
         requeued = storage.requeue_dead(study)
         setup = Setup(
@@ -310,118 +269,3 @@ def _study_of(folder: Path) -> str | None:
         name = json.loads((folder / FILE).read_text(encoding="utf-8")).get("study")
         return name if isinstance(name, str) else None
     return None
-
-
-@dataclass
-class _Kept:
-    """What the folder holds of a search."""
-
-    folder: Path
-    call: _Call
-    ground: _Ground
-    study: Study
-    where: str
-
-    def going_on(self) -> str:
-        name = f"--study {shlex.quote(self.study.study_name)} " if self.call.study or self.call.storage else ""
-        return f"{name}--out {shlex.quote(str(self.folder))}"
-
-    def write_status(self, status: str) -> None:
-        """tune.json without figures: they are in the study."""
-        self._write({"format": FORMAT, "status": status, "study": self.study.study_name, "storage": self._storage()})
-
-    def _storage(self) -> str:
-        return storage.without_password(self.where)
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        try:
-            paths.write_whole(self.folder / FILE, text + "\n")
-        except OSError as error:
-            raise RunError(f"{self.folder / FILE} can't be written: {error.strerror}.") from None
-
-    def finish(self, search: Search) -> Tuning:
-        from tenfold.tuning import page
-        from tenfold.tuning.importance import importance
-
-        trials = search.trials()
-        won = records.winner(search.confirmed, self.call.slower)
-        found = records.candidates(trials)
-        best = max(found, key=lambda t: (t.value or 0.0, t.recipe), default=None)
-        number = won.number if won is not None else best.number if best is not None else None
-        chosen = next((t for t in trials if t.number == number), None)
-        own = next((c for c in records.common(search.confirmed) if c.recipe), None)
-        notes = list(search.notes)
-        if not self.call.slower:
-            notes += [
-                f"{str(c).capitalize()} can't win: it trains longer than the recipe, {c.mean_seconds() or 0:.0f} s."
-                for c in records.too_slow(search.confirmed)
-            ]
-        if chosen is None:
-            notes.append("No trial was trained to its end, so there is no best.yaml. Give it more time.")
-        elif won is None:
-            notes.append("The best trial was not confirmed: its accuracy is that of one seed, the luckiest of many.")
-        gain = won.mean - own.mean if won and own and won.mean is not None and own.mean is not None else None
-        result = Tuning(
-            path=self.folder,
-            best=self._write_best(search, chosen),
-            page=self.folder / page.PAGE,
-            study=self.study.study_name,
-            storage=self._storage(),
-            data=self.ground.source,
-            recipe=self.ground.base.model_dump(mode="json", exclude={"tune"}),
-            space=self.ground.base.model_dump(mode="json")["tune"],
-            trials=trials,
-            confirmed=search.confirmed,
-            number=number,
-            recipe_won=chosen is not None and chosen.recipe,
-            gain=gain,
-            clear=bool(won and own and records.clearly(won, own)),
-            test=search.test,
-            test_reads=self.study.user_attrs.get(storage.TEST_READS, 0),
-            importance=importance(self.study),
-            seconds={**search.seconds, "total": round(time.time() - self.call.since, 3)},
-            time_limit=self.call.time_limit,
-            workers=self.call.workers,
-            engine=self.call.engine,
-            device=search.device,
-            notes=notes,
-            hardware=hardware.describe(),
-            versions={
-                "tenfold": tenfold.__version__,
-                **hardware.versions("optuna", "numpy"),
-                **search.versions,
-            },
-            command=f"{self.call.command} {self.going_on()}",
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-        found = {"format": FORMAT, "status": "finished", **result.to_dict()}
-        for name in ("path", "best", "page"):  # the folder may be moved
-            del found[name]
-        self._write(found)
-        page.write(result)
-        return result
-
-    def _write_best(self, search: Search, chosen: records.Trial | None) -> Path | None:
-        """The winner as a recipe to train with: on all the images that the recipe itself would train on."""
-        if chosen is None:
-            return None
-        own, base = self.call.recipe, self.ground.base
-        name = base.name if base.name.endswith("-tuned") else f"{base.name[:70]}-tuned"
-        about = f"{base.name}, tuned on {self.ground.name}" if not chosen.recipe else base.description
-        recipe = recipes.override(
-            base,
-            {
-                **search.changes(chosen),
-                "name": name,
-                "description": f"{about}: {chosen} of the study {self.study.study_name}."[:2000]
-                if not chosen.recipe
-                else about,
-                "data.size": own.data.size,
-                "data.interpolation": own.data.interpolation,
-                "data.val_fraction": own.data.val_fraction,
-                "tune": None,
-            },
-        )
-        paths.write_whole(self.folder / BEST, recipe.to_yaml())
-        return self.folder / BEST
