@@ -7,9 +7,9 @@
     model.predict("cat.jpg")
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
-The modules behind train(), evaluate(), compare() and verify() are called training, evaluation, comparison and
-verification, because importing a submodule puts it under its own name into the package and would hide the function.
-That is also why the function of tenfold.export is called export_model().
+The modules behind train(), evaluate(), compare(), tune() and verify() are called training, evaluation, comparison,
+tuning and verification, because importing a submodule puts it under its own name into the package and would hide the
+function. That is also why the function of tenfold.export is called export_model().
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _HOME = {
     "Explanation": "tenfold.explanation",
     "evaluate": "tenfold.evaluation",
     "Evaluation": "tenfold.evaluation",
+    "tune": "tenfold.tuning.work",
+    "Tuning": "tenfold.tuning.records",
     "verify": "tenfold.verification",
     "Verification": "tenfold.verification",
     "export_model": "tenfold.export.job",
@@ -58,6 +60,7 @@ __all__ = [
     "Split",
     "TenfoldError",
     "TrainResult",
+    "Tuning",
     "Verification",
     "__version__",
     "compare",
@@ -66,6 +69,7 @@ __all__ = [
     "load",
     "load_dataset",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -82,6 +86,8 @@ if TYPE_CHECKING:
     from tenfold.predict import Model, Prediction, load
     from tenfold.recipe import Recipe
     from tenfold.training import TrainResult, train
+    from tenfold.tuning.records import Tuning
+    from tenfold.tuning.work import tune
     from tenfold.verification import Verification, verify
 
 

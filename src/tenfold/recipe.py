@@ -12,9 +12,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from tenfold.errors import RecipeError, UnknownNameError, nearest
+from tenfold import recipe_keys
+from tenfold.errors import RecipeError, UnknownNameError
+from tenfold.tuning import space
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -240,12 +250,24 @@ class Recipe(_Part):
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
     log: Log = Log()
+    tune: dict[str, space.Read] | None = Field(
+        None,
+        description="what tenfold tune searches: dotted fields, each with {low, high} or {choices}",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Recipe:
         if self.augment.mixup and self.augment.cutmix:
             raise ValueError("augment.mixup and augment.cutmix can't both be on")
+        for name in self.tune or ():
+            space.refuse_unsearchable(name, [field for field, _ in fields()])
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_space(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without a search space is written as it was before there were any."""
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if name != "tune" or value is not None}
 
     def to_yaml(self) -> str:
         import yaml
@@ -257,7 +279,7 @@ def from_mapping(data: Any, where: str = "recipe") -> Recipe:
     """The recipe in ``data``; RecipeError names the field that doesn't fit, UnknownNameError the nearest known one."""
     if not isinstance(data, Mapping):
         raise RecipeError(f"{where}: a recipe is a mapping of fields, not {type(data).__name__}.")
-    _refuse_unknown(data, Recipe, where, "")
+    recipe_keys.refuse_unknown(data, Recipe, where)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -308,7 +330,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any], where: str = "--set") -
     for key, value in changes.items():
         *parents, last = key.split(".")
         part: Any = data
-        _refuse_unknown_path(key, where)
+        recipe_keys.refuse_unknown_path(key, Recipe, where)
         for parent in parents:
             if part[parent] is None:
                 part[parent] = {}
@@ -327,58 +349,7 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 def fields() -> Iterator[tuple[str, Any]]:
     """(dotted name, Pydantic's field) of every recipe field, in order."""
-    yield from _fields(Recipe, "")
-
-
-def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, info in model.model_fields.items():
-        inner = _part_class(info.annotation)
-        if inner:
-            yield from _fields(inner, f"{prefix}{name}.")
-        else:
-            yield prefix + name, info
-
-
-def _part_class(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _refuse_unknown(data: Mapping[str, Any], model: type[BaseModel], where: str, prefix: str) -> None:
-    for key, value in data.items():
-        if key not in model.model_fields:
-            known = list(model.model_fields)
-            full = [name for name, _ in fields()]
-            close = nearest(str(key), known)
-            if close is None:
-                close_full = nearest(prefix + str(key), full) or next(
-                    (f for f in full if f.rsplit(".", 1)[-1] == str(key)), None
-                )
-                known = [close_full] if close_full else known
-                raise UnknownNameError("recipe field", prefix + str(key), known or full, where=f" ({where})")
-            raise UnknownNameError("recipe field", prefix + str(key), [prefix + close], where=f" ({where})")
-        inner = _part_class(model.model_fields[key].annotation)
-        if inner and isinstance(value, Mapping):
-            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
-
-
-def _refuse_unknown_path(key: str, where: str) -> None:
-    model: type[BaseModel] | None = Recipe
-    done = ""
-    for name in key.split("."):
-        if model is None or name not in model.model_fields:
-            raise _unknown_field(key, where)
-        model = _part_class(model.model_fields[name].annotation)
-        done = f"{done}{name}."
-
-
-def _unknown_field(key: str, where: str) -> UnknownNameError:
-    full = [name for name, _ in fields()]
-    same_leaf = [f for f in full if f.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    close = same_leaf[:1] or [n for n in [nearest(key, full)] if n]
-    return UnknownNameError("recipe field", key, close or full, where=f" ({where})")
+    yield from recipe_keys.walk(Recipe)
 
 
 def _preset_text(name: str) -> str:

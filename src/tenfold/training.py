@@ -286,6 +286,7 @@ def fit_to_data(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, list[str]]:
     changes: dict[str, Any] = {
         "data.size": dataset.geometry.height,
         "data.interpolation": dataset.geometry.interpolation,
+        "tune": None,  # a training has no use for it
     }
     if dataset.split_rule and "val_fraction" in dataset.split_rule:
         changes["data.val_fraction"] = dataset.split_rule["val_fraction"]

@@ -51,6 +51,7 @@ VERBS = {
     "train": Verb(MODEL, "Train a model on a dataset; leaves a run folder with a report."),
     "evaluate": Verb(MODEL, "Measure a trained model on a dataset: accuracy, each class."),
     "compare": Verb(MODEL, "Train in several engines, on several devices: speed, memory, accuracy."),
+    "tune": Verb(MODEL, "Search a better recipe: many short trainings, the best confirmed."),
     "predict": Verb(MODEL, "Classify pictures with a trained model."),
     "serve": Verb(MODEL, "Put a trained model behind HTTP: a page, an API, figures."),
     "verify": Verb(MODEL, "Ask every engine and runtime here for a model's answers; compare."),

@@ -66,7 +66,7 @@ def _annotated(
     indent = "  " * prefix.count(".")
     for key, value in data.items():
         default = defaults.get(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and prefix + key not in known:  # a part, not a field that is a mapping
             yield from _commented(f"{indent}{key}:", about(prefix + key), False, width)
             yield from _annotated(value, default or {}, f"{prefix}{key}.", known, width)
             continue
@@ -136,7 +136,7 @@ def values_in_words(schema: Mapping[str, Any]) -> str:
         items = schema.get("prefixItems")
         each = values_in_words(items[0] if items else schema["items"])
         return f"list of {len(items)}, each {each}" if items else f"list, each {each}"
-    return {"boolean": "true or false", "null": "null", "string": "text"}.get(kind, kind)
+    return {"boolean": "true or false", "null": "null", "string": "text", "object": "mapping"}.get(kind, kind)
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
