@@ -52,4 +52,4 @@ def test_every_field_and_count_is_told(bundle_folder: Path) -> None:
     for name in ("manifest.json", *manifest.FILES):
         assert f"| `{name}` |" in page
     assert len(graph.OWN) == 18 and "the eighteen that tenfold writes" in page
-    assert len(graph.OPERATORS) == 49 and "thirty-one more" in page
+    assert len(graph.OPERATORS) == 52 and "thirty-one more" in page and "three of [exported]" in page
