@@ -16,7 +16,8 @@ import tenfold
 from tenfold.bundle import store
 from tenfold.data.dataset import Dataset
 
-# All formats in one process, so that TensorFlow is imported once.
+# TensorFlow's formats in one process and the others in another, so that each framework is imported once. Not all in
+# one: with PyTorch's build for CUDA that ends in a crash, and no user has both in a process.
 MAKE = """
 import json, sys
 import numpy as np
@@ -70,12 +71,21 @@ def every(
     bundle = store.write(base / "run" / "model", bundle_content(classes=4, size=16, threshold=0.3)).path
     np.savez(base / "pictures.npz", **make_squares())
     names = [name for name, entry in FORMATS.items() if entry.missing() is None]
+    of_tensorflow = [name for name in names if ("tensorflow", "tensorflow") in FORMATS[name].needs]
+    results: dict[str, Any] = {}
+    for group in (of_tensorflow, [name for name in names if name not in of_tensorflow]):
+        if group:
+            results |= _made(group, bundle, base)
+    return {"bundle": bundle, "folder": base / "out", "results": {name: results[name] for name in names}}
+
+
+def _made(names: list[str], bundle: Path, base: Path) -> dict[str, Any]:
+    """Their results by name, made in a process."""
     command = [sys.executable, "-c", MAKE, str(bundle), str(base / "pictures.npz"), str(base / "out"), ",".join(names)]
     source = str(Path(tenfold.__file__).parents[1])
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=_environment(source))
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {"bundle": bundle, "folder": base / "out", "results": {r["format"]: r for r in found["results"]}}
+    return {r["format"]: r for r in json.loads(done.stdout.splitlines()[-1])["results"]}
 
 
 def _environment(source: str) -> dict[str, str]:

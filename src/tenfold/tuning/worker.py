@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenfold.errors import TenfoldError
 from tenfold.tuning import storage
+from tenfold.tuning.records import trial_of
 from tenfold.tuning.training import Ground, Watch
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class Worker:
     # ---- a trial of the study ----------------------------------------------------------------------------------
 
     def _trial(self, job: Mapping[str, Any]) -> None:
-        from optuna.trial import TrialState
-
         numbers = []
 
         def objective(trial: Trial) -> float:
@@ -108,9 +107,7 @@ class Worker:
 
         self.study.optimize(objective, n_trials=1, catch=(_Stopped, _Failed))
         found = self.study.get_trials(deepcopy=False)[numbers[0]]
-        stopped = found.state == TrialState.FAIL and storage.WHY not in found.user_attrs
-        state = "stopped" if stopped else found.state.name.lower()
-        self.say(event="done", number=found.number, state=state, value=found.value)
+        self.say(event="done", number=found.number, state=trial_of(found).state, value=found.value)
 
     def _objective(self, trial: Trial, slower: bool) -> float:
         from optuna import TrialPruned
@@ -174,7 +171,7 @@ class Worker:
 
 def _sentence(error: Exception) -> str:
     """An error in a line: tenfold's own as it is, another's with its kind."""
-    text = error.message if isinstance(error, TenfoldError) else f"{type(error).__name__}: {error}"
+    text = error.message if isinstance(error, TenfoldError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
 
 
