@@ -24,7 +24,7 @@ def made(request: pytest.FixtureRequest, every: dict[str, Any]) -> tuple[str, Pa
     """(format, its folder, its result) of each format that is here."""
     name = request.param
     if name not in every["results"]:
-        pytest.skip(f"needs {FORMATS[name].missing()}")
+        pytest.skip(f"needs {FORMATS[name].missing() or 'a PyTorch that is built for the CPU'}")
     return name, every["folder"] / name, every["results"][name]
 
 

@@ -96,7 +96,8 @@ def storage_counted(found: Any) -> list[Any]:
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_worker(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(small().to_yaml())
     # a job in a script's background inherits SIGINT ignored
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import tenfold.__main__ as m; m.main()"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; from tenfold.__main__ import main; main()"
     command = [sys.executable, "-c", code, "tune", "digits", "--recipe", str(tmp_path / "r.yaml"), "--out"]
     process = subprocess.Popen(
         [*command, str(tmp_path / "t"), "--trials", "500", "--json"],

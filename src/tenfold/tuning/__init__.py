@@ -2,13 +2,8 @@
 
 space.py knows the fields that are searched, storage.py Optuna's storages, training.py a training without a run folder,
 cost.py what it computes, worker.py and pool.py the processes, search.py the order, work.py the call, folder.py what is
-<<<<<<< HEAD
 left, records.py what was found, page.py, charts.py and importance.py how it is shown. Names are loaded when they are
 first used.
-=======
-left, records.py what was found, page.py, charts.py and importance.py how it is shown.
-Names are loaded when they are first used.
->>>>>>> tune
 """
 
 from __future__ import annotations
