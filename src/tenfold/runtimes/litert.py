@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def metadata(path: Path, where: str) -> dict[str, str]:
             if entry.file_size > MAX_METADATA:
                 raise BundleError(f"{where}: {METADATA} is larger than {MAX_METADATA >> 20} MiB.")
             data = archive.read(entry)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError):
         raise BundleError(f"{where} is damaged, or a TFLite model without tenfold's metadata.") from None
     return texts(data, f"{where}: {METADATA}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def inspect(path: Path, where: str) -> dict[str, str]:
                 _plain(_json(archive, found, name, where), f"{where}: {name}")
             _program(_json(archive, found, "models/model.json", where), where)
             data = _bytes(archive, found, f"extra/{METADATA}", MAX_METADATA, where)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError):
         raise BundleError(f"{where} is damaged, or no torch.export program.") from None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from None
