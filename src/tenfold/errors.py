@@ -32,6 +32,7 @@ class TenfoldError(Exception):
 
     exit_code = 1
     http_status = 500
+    told = False  # whether another process of the same training says it
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ import datetime
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tenfold.architecture import weights
 from tenfold.architecture.layers import Architecture
 from tenfold.bundle import store
 from tenfold.data.dataset import Dataset
+from tenfold.distributed import Peers
 from tenfold.engines.base import Device, Engine, FitResult
 from tenfold.evaluation.calibration import fit_temperature, fit_threshold, softmax
 from tenfold.evaluation.metrics import Evaluation, measure, with_threshold
@@ -38,6 +39,7 @@ class Work:
     recipe: Recipe
     architecture: Architecture
     dataset: Dataset
+    processes: Mapping[str, Any] = field(default_factory=lambda: Peers().facts())
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def facts(work: Work) -> dict[str, Any]:
     return {
         "engine": work.engine.name,
         "device": work.device.name,
+        "processes": dict(work.processes),
         "dataset": {
             "name": dataset.name,
             "source": dataset.source,

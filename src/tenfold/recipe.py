@@ -217,6 +217,11 @@ class Recipe(_Part):
         description="images that batch norm takes its statistics over in training, a part of the batch (ghost batch "
         "norm); a CPU computes each part on a core of its own. null is the whole batch",
     )
+    sync_batch_norm: bool = Field(
+        True,
+        description="where several processes train together, batch norm takes its statistics over the images of all, "
+        "as in one process; false: each over its own. No effect where each has whole parts (virtual_batch_size)",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="of first weights, order and augmentation; the splits have their own"
     )

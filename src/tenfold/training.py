@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import importlib.util
-import shlex
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tenfold
-from tenfold import hardware, networks, outcome, words
+from tenfold import distributed, fitting, hardware, networks, outcome, words
 from tenfold import recipe as recipes
 from tenfold import run as runs
 from tenfold.architecture import weights
 from tenfold.clock import Clock, Listen
 from tenfold.data import load_dataset
 from tenfold.data.dataset import Dataset
+from tenfold.distributed import Peers
 from tenfold.engines import base as engines
-from tenfold.engines.base import Device, Engine, EpochEnd, Event, FitResult, Job, Notice, Step
+from tenfold.engines.base import Device, Engine, Notice
+from tenfold.engines.schedule import plan
+from tenfold.engines.share import share
 from tenfold.errors import CallError, MissingExtraError, RecipeError, StoppedError
 from tenfold.evaluation.metrics import Evaluation
 from tenfold.outcome import Work
@@ -37,6 +38,7 @@ class TrainResult:
 
     ``device_memory_bytes`` is what the engine took of a GPU's memory, None on a CPU; ``peak_memory_bytes`` the larger
     of that and this process's own. ``notes`` is all that had to be told: what was changed for the data, slower ways.
+    ``processes``: the ``number`` that trained together, and the ``backend`` that added up their gradients.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class TrainResult:
     ended: str
     weights_sha256: str
     notes: Sequence[str] = ()
+    processes: Mapping[str, Any] = field(default_factory=lambda: Peers().facts())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: what ``tenfold train --json`` prints."""
@@ -64,6 +67,7 @@ class TrainResult:
             "bundle": str(self.bundle),
             "engine": self.engine,
             "device": self.device,
+            "processes": dict(self.processes),
             "epochs": round(self.epochs, 4),
             "test": self._test(),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
@@ -121,13 +125,23 @@ def train(
     a checkpoint has been left and the message says how to go on.
     """
     clock = Clock(time.time() if since is None else since, listen or (lambda event: None))
-    if resume is not None:
-        run = runs.reopen(Path(resume))
-        with run:
-            call = _call(run.record["data"], run.recipe, run.record["engine"], run.record["device"], {})
-            return _train(call, clock, run)
-    call = _call(data, recipe, engine, device, overrides or {})
-    return _train(call, clock, None, Path(out) if out is not None else None)
+    with distributed.joined(engine) as peers:
+        if resume is not None:
+            return _resume(Path(resume), clock, peers)
+        call = peers.together(lambda: _call(data, recipe, engine, device, overrides or {}, peers))
+        return _train(call, clock, peers, None, Path(out) if out is not None else None)
+
+
+def _resume(path: Path, clock: Clock, peers: Peers) -> TrainResult:
+    run = peers.together(lambda: runs.reopen(path) if peers.first else None)
+    with run if run is not None else nullcontext():
+        record, recipe = peers.shared((run.record, run.recipe) if run is not None else ({}, None))
+        assert recipe is not None
+        device = record["device"]
+        if peers.size > 1:  # each has its own
+            device = device.partition(":")[0]
+        call = peers.together(lambda: _call(record["data"], recipe, record["engine"], device, {}, peers))
+        return _train(call, clock, peers, run)
 
 
 def _call(
@@ -136,6 +150,7 @@ def _call(
     engine: str,
     device: str,
     overrides: Mapping[str, Any],
+    peers: Peers,
 ) -> _Call:
     """Everything that can be refused without looking at a picture is refused here."""
     named: Recipe | None = None
@@ -149,8 +164,9 @@ def _call(
     fields = named or overridden(recipes.load("quick"), overrides)
     _require_extras(fields, engine)
     engines.check_network(fields, engine)
+    distributed.check(fields, engine, peers.size)
     framework = engines.load(engine)
-    where = framework.device(device)
+    where = distributed.device(framework, device, peers)
     if named is None:
         named = overridden(recipes.load("quick" if where.name == "cpu" else "sprint"), overrides)
     named = networks.as_made_for(framework, named)
@@ -178,25 +194,68 @@ def _require_extras(recipe: Recipe, engine: str) -> None:
         tensorboard.require()
 
 
-def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) -> TrainResult:
+def _train(call: _Call, clock: Clock, peers: Peers, run: Run | None, out: Path | None = None) -> TrainResult:
     clock.phase("data")
     with _warming_up(call):
-        dataset = load_dataset(call.data, call.recipe.data, report=clock.listen)
+        dataset = _load(call, clock, peers)
     clock.phase("setup")
-    recipe, changed = fit_to_data(call.recipe, dataset)
-    notes = [*dataset.notes, *changed]
+    peers.prepare(call.device)
+    work, notes = peers.together(lambda: _work(call, dataset, peers))
+    peers.alike(_alike(work))
     for sentence in notes:
         clock.listen(Notice(sentence))
+
+    def folder() -> Run | None:
+        if not peers.first:
+            return None
+        if run is not None:
+            _check_same_data(run, dataset)
+            return run
+        record = {"tenfold": tenfold.__version__, "data": dataset.source, **outcome.facts(work)}
+        return runs.create(out, dataset.name, work.recipe, record)
+
+    made = peers.together(folder)
+    peers.run = peers.shared(made.path if made is not None else None)
+    if made is None:
+        return _follow(work, peers)
+    with made:
+        return _train_in(work, clock, made, notes, peers)
+
+
+def _load(call: _Call, clock: Clock, peers: Peers) -> Dataset:
+    """The data. What has to be downloaded or decoded is done by one process of each machine, before the others read."""
+
+    def load() -> Dataset:
+        return load_dataset(call.data, call.recipe.data, report=clock.listen)
+
+    early = peers.together(lambda: load() if peers.local_rank == 0 else None)
+    late = peers.together(lambda: load() if peers.local_rank != 0 else None)
+    found = early if early is not None else late
+    assert found is not None
+    return found
+
+
+def _work(call: _Call, dataset: Dataset, peers: Peers) -> tuple[Work, list[str]]:
+    """Everything decided, and what was changed for the data."""
+    recipe, changed = fit_to_data(call.recipe, dataset)
     height, width = dataset.geometry.height, dataset.geometry.width
     architecture = networks.build(call.engine, recipe.model, height, width, len(dataset.classes))
     engines.check(call.engine, architecture, recipe, call.device)
-    work = Work(call.engine, call.device, recipe, architecture, dataset)
-    if run is not None:
-        _check_same_data(run, dataset)
-        return _train_in(work, clock, run, notes)
-    record = {"tenfold": tenfold.__version__, "data": dataset.source, **outcome.facts(work)}
-    with runs.create(out, dataset.name, recipe, record) as made:
-        return _train_in(work, clock, made, notes)
+    share(plan(recipe, len(dataset["train"])), peers.rank, peers.size)
+    return Work(call.engine, call.device, recipe, architecture, dataset, peers.facts()), [*dataset.notes, *changed]
+
+
+def _alike(work: Work) -> dict[str, str]:
+    """What must be the same in all processes of a training."""
+    kind = work.device.name.partition(":")[0]
+    recipe = hashlib.sha256(work.recipe.to_yaml().encode()).hexdigest()
+    return {
+        "The version of tenfold": tenfold.__version__,
+        **{f"The version of {name}": version for name, version in work.engine.versions().items()},
+        "The device": kind,
+        "The recipe's digest": recipe,
+        "The data's fingerprint": work.dataset.fingerprint,
+    }
 
 
 @contextmanager
@@ -216,15 +275,15 @@ def _warming_up(call: _Call) -> Iterator[None]:
         thread.join()
 
 
-def _train_in(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:
+def _train_in(work: Work, clock: Clock, run: Run, notes: list[str], peers: Peers) -> TrainResult:
     """The work inside a locked run folder, whose status always says how it went."""
-    run.update(status="running")
+    run.update(status="running", processes=work.processes)
     try:
-        return _train_through(work, clock, run, notes)
+        return peers.shared(_train_through(work, clock, run, notes, peers))
     except KeyboardInterrupt:  # a second one while training, or any in what comes after
         with suppress(OSError):
             run.update(status="interrupted")
-        raise _stopped(run, "Interrupted; what the last checkpoint holds is kept.") from None
+        raise _stopped(run, "Interrupted; what the last checkpoint holds is kept.", peers) from None
     except BaseException as error:
         if run.record["status"] == "running":
             with suppress(OSError):  # a full disk must not hide what went wrong
@@ -232,15 +291,25 @@ def _train_in(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResu
         raise
 
 
-def _stopped(run: Run, message: str) -> StoppedError:
-    return StoppedError(message, f"Go on with: tenfold train --resume {shlex.quote(str(run.path))}")
+def _stopped(run: Run, message: str, peers: Peers) -> StoppedError:
+    return StoppedError(message, f"Go on with: {peers.resume(run.path)}")
 
 
-def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> TrainResult:
-    fitted = _fit(work, clock, run, notes)
+def _follow(work: Work, peers: Peers) -> TrainResult:
+    """Trains with the first process, and waits for what that makes of it."""
+    fitted = fitting.follow(work, peers)
+    if fitted.ended == "interrupt":
+        raise StoppedError(f"Stopped at step {fitted.steps}.")
+    found: TrainResult | None = peers.shared(None)
+    assert found is not None
+    return found
+
+
+def _train_through(work: Work, clock: Clock, run: Run, notes: list[str], peers: Peers) -> TrainResult:
+    fitted = fitting.fit(work, clock, run, notes, peers)
     if fitted.ended == "interrupt":
         run.update(status="interrupted")
-        raise _stopped(run, f"Stopped at step {fitted.steps}; the checkpoint is kept.")
+        raise _stopped(run, f"Stopped at step {fitted.steps}; the checkpoint is kept.", peers)
     clock.phase("evaluate")
     figures = outcome.evaluate(work, fitted.weights)
     clock.phase("save")
@@ -269,6 +338,7 @@ def _train_through(work: Work, clock: Clock, run: Run, notes: list[str]) -> Trai
         ended=fitted.ended,
         weights_sha256=bundle.manifest.weights_sha256,
         notes=notes,
+        processes=work.processes,
     )
     run.update(status="finished", ended=fitted.ended, result=result.to_dict(), weights_sha256=result.weights_sha256)
     return result
@@ -324,73 +394,3 @@ def _check_same_data(run: Run, dataset: Dataset) -> None:
             f"{dataset.source} is not the data that {run.path} was started with.",
             "Bring the data back as it was, or start a new run.",
         )
-
-
-# ---- training -----------------------------------------------------------------------------------------------------
-
-
-def _fit(work: Work, clock: Clock, run: Run, notes: list[str]) -> FitResult:
-    architecture, recipe, dataset = work.architecture, work.recipe, work.dataset
-    state = run.last()
-
-    def say(sentence: str) -> None:
-        notes.append(sentence)
-        clock.listen(Notice(sentence))
-
-    first = networks.first_weights(work, run, say, resumed=state is not None)
-    run.trim_metrics(state.meta["step"] if state else -1)
-    clock.phase("train")
-    with _interrupts() as stop, _board(run) as board:
-
-        def report(event: Event) -> None:
-            if isinstance(event, Notice):
-                notes.append(event.message)
-            row = _metrics_row(event)
-            if row is not None:
-                run.log(row)
-                board(row)
-            clock.listen(event)
-
-        job = Job(architecture, recipe, first, dataset, work.device, report, stop, run, state)
-        return work.engine.fit(job)
-
-
-def _metrics_row(event: Event) -> dict[str, Any] | None:
-    if isinstance(event, Step):
-        return {"event": "step", **dataclasses.asdict(event)}
-    if isinstance(event, EpochEnd):
-        return {"event": "epoch", **dataclasses.asdict(event)}
-    return None
-
-
-@contextmanager
-def _board(run: Run) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """TensorBoard's writer where the recipe asks for it."""
-    if not run.recipe.log.tensorboard:
-        yield lambda row: None
-        return
-    from tenfold import tensorboard
-
-    with tensorboard.writer(run.path / "tensorboard") as write:
-        yield write
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], str | None]]:
-    """While the block runs, the first Ctrl-C or SIGTERM asks the engine to stop with a checkpoint; a second ends it."""
-    asked: list[str] = []
-
-    def ask(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append("interrupt")
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield lambda: asked[0] if asked else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenfold import words
+from tenfold import distributed, words
 from tenfold.cli import render
-from tenfold.errors import CallError, RecipeError
+from tenfold.errors import CallError, RecipeError, StoppedError, TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.training import TrainResult
@@ -128,7 +128,9 @@ def train(
             "overrides": overrides,
             "out": out,
         }
-    result = _run(call)
+    result = _run(call) if distributed.first() else _follow(call)
+    if result is None:
+        return
     _tell(result)
     if as_json:
         render.print_json(result.to_dict())
@@ -213,6 +215,20 @@ def _run(call: dict[str, Any]) -> TrainResult:
     title = f"{call['data']} · recipe {call['recipe']}" if resume is None else f"going on with {resume}"
     with display(title, _limit(call)) as listen:
         return work(**call, listen=listen, since=hardware.process_started())
+
+
+def _follow(call: dict[str, Any]) -> None:
+    """A process that is not the first of its training: silent, unless no other can say what went wrong."""
+    from tenfold.training import train as work
+
+    try:
+        work(**call)
+    except TenfoldError as error:
+        if not error.told:
+            raise
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(StoppedError.exit_code) from None
 
 
 def _limit(call: Mapping[str, Any]) -> float | None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from tenfold.architecture.layers import Architecture
 from tenfold.data.dataset import Dataset
+from tenfold.distributed import Peers, World
 from tenfold.engines import external
 from tenfold.errors import MissingExtraError, UnknownNameError, UnsupportedError
 from tenfold.recipe import Recipe
@@ -131,6 +132,8 @@ class Job:
 
     weights   first weights by canonical name, float32
     stop      asked after every step: a reason to stop now (``"interrupt"``), or None
+    peers     the processes that train together: each calls ``fit`` with the same job, but for ``device``, ``report``,
+              ``stop`` and ``checkpoints``, which are its own
     """
 
     architecture: Architecture
@@ -142,6 +145,7 @@ class Job:
     stop: Callable[[], str | None] = lambda: None
     checkpoints: Checkpoints | None = None
     resume: State | None = None
+    peers: Peers = field(default_factory=Peers)
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,11 @@ class Stepper(ABC):
     """
 
     placement: Literal["device", "stream"]
+
+    def agree(self, done: float, stop: bool) -> tuple[float, bool]:
+        """What holds for all processes of a training, where each proposes ``done``, the share of the run that is
+        behind, and whether to ``stop``. Called in each after every step, and once before the first."""
+        return done, stop
 
     def announce(self) -> None:  # noqa: B027 (an engine may have nothing to say)
         """Says what a user must know before the first step."""
@@ -252,6 +261,10 @@ class Engine(ABC):
         tta: str = "none",
     ) -> np.ndarray:
         """float32 logits N×classes for uint8 images N×H×W×3."""
+
+    def join(self, world: World) -> Peers:
+        """The processes that were started together for one training."""
+        raise UnsupportedError(f"The {self.name} engine trains in one process.")
 
     def library(self, name: str) -> external.Library:
         """Another package's networks, where ENGINES says that this engine reaches them."""

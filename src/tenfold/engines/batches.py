@@ -75,9 +75,15 @@ def shrunk(height: int, width: int, size: int | None) -> tuple[int, int]:
 
 
 def read_ahead(
-    images: np.ndarray, plan: Plan, seed: int, first: int, finish: Callable[[np.ndarray], T]
+    images: np.ndarray,
+    plan: Plan,
+    seed: int,
+    first: int,
+    finish: Callable[[np.ndarray], T],
+    rows: slice = slice(None),
 ) -> Iterator[tuple[int, T]]:
-    """(step, ``finish`` of its uint8 B×H×W×3) from step ``first`` on, read AHEAD batches ahead by a thread."""
+    """(step, ``finish`` of its uint8 B×H×W×3) from step ``first`` on, read AHEAD batches ahead by a thread; of each
+    batch ``rows`` alone."""
     ready: queue.Queue[tuple[int, T] | BaseException] = queue.Queue(AHEAD)
     ended = threading.Event()
 
@@ -91,9 +97,9 @@ def read_ahead(
 
     def read() -> None:
         try:
-            rows = Rows(plan, seed, len(images))
+            order_of = Rows(plan, seed, len(images))
             for step in range(first, plan.steps):
-                index = rows.of(step)
+                index = order_of.of(step)[rows]
                 ascending = np.argsort(index)  # the map is read front to back
                 pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
                 pixels[ascending] = images[index[ascending]]

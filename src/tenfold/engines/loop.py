@@ -28,6 +28,7 @@ def fit(job: Job, stepper: Stepper, plan: Plan, precision: str) -> FitResult:
     if job.resume is not None:
         training.restore(job.resume)
     training.announce()
+    training.agree()
     ended: Ended = "finished"
     while training.step < training.plan.steps:
         training.take_step()
@@ -37,10 +38,11 @@ def fit(job: Job, stepper: Stepper, plan: Plan, precision: str) -> FitResult:
             if training.out_of_patience():
                 ended = "patience"
                 break
-        if training.done() >= 1 and training.step < training.plan.steps:
+        stop = training.agree()
+        if training.share >= 1 and training.step < training.plan.steps:
             ended = "time_limit"
             break
-        if job.stop() is not None:
+        if stop:
             ended = "interrupt"
             break
         training.checkpoint_if_due()
@@ -60,6 +62,7 @@ class Training:
         self.history: list[EpochEnd] = []
         self.counted = 0
         self.rate = 0.0
+        self.share = 0.0  # of the run that is behind, as all processes take it
         self._clock = time.perf_counter()
         self._saved = self._shown = self._clock
         self._shown_sums, self._shown_counted, self._shown_at = (0.0, 0.0), 0, self._clock
@@ -73,12 +76,17 @@ class Training:
             share = max(share, self.now() / self.recipe.time_limit)
         return min(1.0, share)
 
+    def agree(self) -> bool:
+        """Brings ``share`` up to date; whether the run is to stop here."""
+        self.share, stop = self.stepper.agree(self.done(), self.job.stop() is not None)
+        return stop
+
     def now(self) -> float:
         """Seconds of training so far, over all parts of a resumed run."""
         return self.seconds + time.perf_counter() - self._clock
 
     def take_step(self) -> None:
-        self.rate = self.stepper.take(self.step, self.done()) * self.recipe.optimizer.lr
+        self.rate = self.stepper.take(self.step, self.share) * self.recipe.optimizer.lr
         self.step += 1
         self.counted += self.plan.batch_size
 

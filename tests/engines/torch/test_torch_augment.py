@@ -5,11 +5,27 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs tenfold[torch]")
 
-from tenfold.engines.torch.augment import augment, gather, shrink  # noqa: E402
+from tenfold.engines.torch.augment import Batch, Draws, draw, shrink  # noqa: E402
+from tenfold.engines.torch.augment import augment as augmented  # noqa: E402
+from tenfold.engines.torch.augment import gather as gathered  # noqa: E402
 from tenfold.recipe import Augment  # noqa: E402
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8))
 MEAN = torch.tensor([10.0, 20.0, 30.0])
+
+
+def drawn(pixels: torch.Tensor, count: int, settings: Augment) -> Draws:
+    return draw(settings, count, pixels.shape[1], pixels.shape[2], pixels.device)
+
+
+def gather(pixels: torch.Tensor, index: torch.Tensor, flip: torch.Tensor | None, settings: Augment) -> torch.Tensor:
+    return gathered(pixels, index, flip, settings, drawn(pixels, len(index), settings))
+
+
+def augment(
+    images: torch.Tensor, labels: torch.Tensor, settings: Augment, mean: torch.Tensor, size: int | None
+) -> Batch:
+    return augmented(images, labels, settings, mean, size, drawn(images, len(images), settings))
 
 
 def test_gather_without_changes_takes_the_images() -> None:

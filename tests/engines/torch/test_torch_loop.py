@@ -117,7 +117,8 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs(squares: Data
     feed = Feed(train, steps, Augment(flip="alternating"), 0, torch.device("cpu"))
     ways: dict[int, list[bool]] = {i: [] for i in range(len(train))}
     for step in range(steps.steps):
-        pixels = feed.take(step).gather(feed.settings)
+        batch = feed.take(step).batch(feed.settings, torch.zeros(3), None)
+        pixels = batch.images.permute(0, 2, 3, 1).to(torch.uint8)
         start = step % steps.steps_per_epoch * 64
         index = order(0, steps.epoch_of(step), len(train))[start : start + 64]
         for image, i in zip(pixels.numpy(), index, strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tenfold.architecture.layers import Architecture
+from tenfold.distributed import Peers, World
 from tenfold.engines import base, loop
 from tenfold.engines.external import Library
 from tenfold.engines.low_res import check_low_res
@@ -54,13 +55,21 @@ class TorchEngine(base.Engine):
             compiled.check(device)
         check_low_res(architecture, recipe)
 
+    def join(self, world: World) -> Peers:
+        if not torch.distributed.is_available():
+            raise UnsupportedError("This build of PyTorch has no torch.distributed: it trains in one process.")
+        from tenfold.engines.torch.distributed import Group
+
+        return Group(world)
+
     def warm_up(self, device: base.Device) -> None:
         devices.warm_up(torch.device(device.name))
 
     def fit(self, job: base.Job) -> base.FitResult:
         steps = plan(job.recipe, len(job.dataset["train"]))
         precision = devices.precision(job.recipe.precision, job.device)
-        with devices.without_subnormals(), devices.own_stream(torch.device(job.device.name)):
+        watched = job.peers.watched()
+        with watched, devices.without_subnormals(), devices.own_stream(torch.device(job.device.name)):
             return loop.fit(job, Stepper(job, precision, steps), steps, precision)
 
     def logits(

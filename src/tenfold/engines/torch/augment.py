@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,18 +30,88 @@ class Batch:
     share: float | Tensor = 1.0
 
 
-def gather(
-    pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment, rng: torch.Generator | None = None
-) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for the B images of a batch; None where the settings don't ask for it.
+
+    flip          bool B: which are mirrored
+    down, right   int64 B×1: pixels by which rows and columns are looked up further on
+    angle         B, radians
+    color         3×B×1×1×1: factors of brightness, contrast and saturation
+    top, left     int64 B: corners of the cutout's squares
+    other         int64, one for each image that the batch becomes: where its partner lies among those given
+    share, box    the share of the image's own label; cutmix's rectangle, four int64: top, left, height, width
+    """
+
+    flip: Tensor | None = None
+    down: Tensor | None = None
+    right: Tensor | None = None
+    angle: Tensor | None = None
+    color: Tensor | None = None
+    top: Tensor | None = None
+    left: Tensor | None = None
+    other: Tensor | None = None
+    share: Tensor | None = None
+    box: tuple[Tensor, ...] | None = None
+
+    def of(self, rows: Tensor) -> tuple[Tensor, Draws]:
+        """For a batch of the images ``rows`` (int64) alone, each as it is in the whole one: all images that takes, the
+        partners of those that are mixed after them, and what was drawn for these."""
+        other = None
+        if self.other is not None:
+            other = torch.arange(len(rows), 2 * len(rows), device=rows.device)
+            rows = torch.cat((rows, self.other[rows]))
+        first = {
+            n: t[rows] for n in ("flip", "down", "right", "angle", "top", "left") if (t := getattr(self, n)) is not None
+        }
+        color = None if self.color is None else self.color[:, rows]
+        return rows, Draws(**first, color=color, other=other, share=self.share, box=self.box)
+
+
+def draw(
+    settings: Augment, count: int, height: int, width: int, device: torch.device, rng: torch.Generator | None = None
+) -> Draws:
+    """The draws for ``count`` images of height × width pixels."""
+    found: dict[str, Any] = {}
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=device, generator=rng)
+
+    def whole(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, device=device, generator=rng)
+
+    if settings.flip == "random":
+        found["flip"] = uniform(count) < 0.5
+    if shift := settings.translate:
+        found["down"], found["right"] = (whole(-shift, shift + 1, count, 1) for _ in range(2))
+    if settings.rotate:
+        found["angle"] = (uniform(count) * 2 - 1) * math.radians(settings.rotate)
+    if settings.color_jitter:
+        found["color"] = 1 + (uniform(3, count, 1, 1, 1) * 2 - 1) * settings.color_jitter
+    if side := settings.cutout:
+        found["top"], found["left"] = (whole(0, d - min(side, d) + 1, count) for d in (height, width))
+    if settings.mixup:
+        found["share"] = _beta(settings.mixup, device, rng)
+        found["other"] = torch.randperm(count, device=device, generator=rng)
+    elif settings.cutmix:
+        side_share = (1 - _beta(settings.cutmix, device, rng)).sqrt()
+        found["other"] = torch.randperm(count, device=device, generator=rng)
+        rows, columns = (side_share * height).round().long(), (side_share * width).round().long()
+        top, left = (uniform(1) * (height - rows + 1)).long(), (uniform(1) * (width - columns + 1)).long()
+        found["box"] = (top, left, rows, columns)
+        found["share"] = 1 - rows * columns / (height * width)
+    return Draws(**found)
+
+
+def gather(pixels: Tensor, index: Tensor, flip: Tensor | None, settings: Augment, draws: Draws) -> Tensor:
     """Images ``index`` of ``pixels`` (uint8 N×H×W×3), mirrored where ``flip`` says (by chance where the settings do),
     and shifted: uint8 B×H×W×3.
 
     One pass over the pixels: rows and columns are looked up where they come from, reflected at the edge.
     """
-    shift = settings.translate
-    if settings.flip == "random":
-        flip = torch.rand(len(index), device=pixels.device, generator=rng) < 0.5
-    if flip is None and not shift:
+    if draws.flip is not None:
+        flip = draws.flip
+    if flip is None and draws.down is None:
         return pixels.index_select(0, index)
     count, height, width = len(index), pixels.shape[1], pixels.shape[2]
     device = pixels.device
@@ -48,12 +119,11 @@ def gather(
     columns = torch.arange(width, device=device).expand(count, width)
     if flip is not None:
         columns = torch.where(flip[:, None], width - 1 - columns, columns)
-    if shift:
-        rows = rows + torch.randint(-shift, shift + 1, (count, 1), device=device, generator=rng)
-        columns = columns + torch.randint(-shift, shift + 1, (count, 1), device=device, generator=rng)
     outside = None
-    if settings.translate_fill == "zero" and shift:
-        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
+    if draws.down is not None and draws.right is not None:
+        rows, columns = rows + draws.down, columns + draws.right
+        if settings.translate_fill == "zero":
+            outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
     rows, columns = _reflect(rows, height), _reflect(columns, width)
     flat = ((index[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]).reshape(-1)
     out = pixels.reshape(-1, 3).index_select(0, flat).view(count, height, width, 3)
@@ -68,39 +138,30 @@ def _reflect(at: Tensor, size: int) -> Tensor:
     return torch.minimum(at, 2 * size - 2 - at)
 
 
-def augment(
-    images: Tensor,
-    labels: Tensor,
-    settings: Augment,
-    mean: Tensor,
-    size: int | None,
-    rng: torch.Generator | None = None,
-) -> Batch:
+def augment(images: Tensor, labels: Tensor, settings: Augment, mean: Tensor, size: int | None, draws: Draws) -> Batch:
     """The rest of the augmentation on gathered images: uint8 N×H×W×3 to a Batch, at ``size`` pixels where given.
 
     ``mean`` is the training images' mean colour, 0 to 255: what cutout leaves.
     """
     x = images.permute(0, 3, 1, 2).float()
-    if settings.rotate:
-        x = _rotate(x, settings.rotate, rng)
-    if settings.color_jitter:
-        x = _jitter(x, settings.color_jitter, rng)
-    if settings.cutout:
-        x = _cutout(x, settings.cutout, mean, rng)
+    if draws.angle is not None:
+        x = _rotate(x, draws.angle)
+    if draws.color is not None:
+        x = _jitter(x, draws.color)
+    if draws.top is not None and draws.left is not None:
+        x = _cutout(x, settings.cutout, mean, draws.top, draws.left)
     other: Tensor | None = None
     share: float | Tensor = 1.0
-    if settings.mixup:
-        x, other, share = _mixup(x, labels, settings.mixup, rng)
-    elif settings.cutmix:
-        x, other, share = _cutmix(x, labels, settings.cutmix, rng)
+    if draws.other is not None and draws.share is not None:
+        x, share = _mix(x, draws.other, draws.share, draws.box), draws.share
+        labels, other = labels[: len(draws.other)], labels[draws.other]
     if size is not None and size < max(x.shape[2:]):
         x = shrink(x, size)
     return Batch(x, labels, other, share)
 
 
-def _rotate(x: Tensor, degrees: float, rng: torch.Generator | None) -> Tensor:
-    """Each image turned about its centre by up to ± ``degrees``, bilinear, reflected at the edges."""
-    angle = (torch.rand(len(x), device=x.device, generator=rng) * 2 - 1) * math.radians(degrees)
+def _rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """Each image turned about its centre by its ``angle``, bilinear, reflected at the edges."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     aspect = x.shape[2] / x.shape[3]
     theta = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], 1).view(-1, 2, 3)
@@ -108,11 +169,9 @@ def _rotate(x: Tensor, degrees: float, rng: torch.Generator | None) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def _jitter(x: Tensor, strength: float, rng: torch.Generator | None) -> Tensor:
+def _jitter(x: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and saturation, each by its own factor from 1 - strength to 1 + strength, in this order."""
-    brightness, contrast, saturation = (
-        1 + (torch.rand(3, len(x), 1, 1, 1, device=x.device, generator=rng) * 2 - 1) * strength
-    )
+    brightness, contrast, saturation = factors
     x = x * brightness
     weights = _luma(x.device)
     mean = (x * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
@@ -136,12 +195,10 @@ def _inside(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: i
     return in_rows[:, None, :, None] & in_columns[:, None, None, :]
 
 
-def _cutout(x: Tensor, side: int, mean: Tensor, rng: torch.Generator | None) -> Tensor:
+def _cutout(x: Tensor, side: int, mean: Tensor, top: Tensor, left: Tensor) -> Tensor:
     """A square of ``side`` pixels wholly inside each image set to the mean colour (DeVries and Taylor 2017, placed as
     in airbench)."""
     height, width = min(side, x.shape[2]), min(side, x.shape[3])
-    top = torch.randint(0, x.shape[2] - height + 1, (len(x),), device=x.device, generator=rng)
-    left = torch.randint(0, x.shape[3] - width + 1, (len(x),), device=x.device, generator=rng)
     return torch.where(_inside(x, top, left, height, width), mean.view(1, 3, 1, 1), x)
 
 
@@ -151,24 +208,13 @@ def _beta(alpha: float, device: torch.device, rng: torch.Generator | None) -> Te
     return gammas[0] / gammas.sum().clamp_min(1e-12)
 
 
-def _mixup(x: Tensor, labels: Tensor, alpha: float, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Each image blended with another of the batch by one share for all (Zhang et al. 2018)."""
-    share = _beta(alpha, x.device, rng)
-    order = torch.randperm(len(x), device=x.device, generator=rng)
-    return x * share + x[order] * (1 - share), labels[order], share
-
-
-def _cutmix(x: Tensor, labels: Tensor, alpha: float, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-    """A rectangle of each image replaced by another's, one rectangle for the batch (Yun et al. 2019)."""
-    height, width = x.shape[2:]
-    side = (1 - _beta(alpha, x.device, rng)).sqrt()
-    order = torch.randperm(len(x), device=x.device, generator=rng)
-    rows, columns = (side * height).round().long(), (side * width).round().long()
-    top = (torch.rand(1, device=x.device, generator=rng) * (height - rows + 1)).long()
-    left = (torch.rand(1, device=x.device, generator=rng) * (width - columns + 1)).long()
-    mask = _inside(x[:1], top, left, rows, columns)
-    share = 1 - rows * columns / (height * width)
-    return torch.where(mask, x[order], x), labels[order], share
+def _mix(x: Tensor, other: Tensor, share: Tensor, box: tuple[Tensor, ...] | None) -> Tensor:
+    """The first images, each blended with its partner by one share for all (mixup: Zhang et al. 2018), or one rectangle
+    of each replaced by its partner's (cutmix: Yun et al. 2019)."""
+    own = x[: len(other)]
+    if box is None:
+        return own * share + x[other] * (1 - share)
+    return torch.where(_inside(x[:1], *box), x[other], own)
 
 
 def shrink(x: Tensor, size: int) -> Tensor:

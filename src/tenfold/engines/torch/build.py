@@ -27,6 +27,7 @@ from tenfold.architecture.layers import (
 )
 from tenfold.architecture.weights import layer_name, shape_after, specs
 from tenfold.engines.torch.conv import Conv as TorchConv
+from tenfold.engines.torch.sync_norm import Sync, batch_norm
 
 # canonical part -> attribute of the module below
 _ATTRIBUTES = {
@@ -62,6 +63,7 @@ class _BatchNorm(nn.Module):
         super().__init__()
         self.momentum, self.eps = 1 - layer.momentum, layer.eps
         self.groups = 1  # parts of a batch that take their own statistics while training
+        self.sync: Sync | None = None  # statistics over the images of several processes
         self.weight = nn.Parameter(torch.ones(channels), requires_grad=layer.scale)
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=layer.center)
         self.register_buffer("mean", torch.zeros(channels))
@@ -70,6 +72,9 @@ class _BatchNorm(nn.Module):
         self.variance: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.sync is not None and self.sync.active:
+            weights = (self.weight, self.bias)
+            return batch_norm(x, self.mean, self.variance, *weights, self.momentum, self.eps, self.sync)
         if self.training and self.groups > 1:
             return self._by_groups(x)
         return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, self.training, self.momentum, self.eps)
@@ -87,8 +92,18 @@ class _BatchNorm(nn.Module):
 @torch.no_grad()
 def average_statistics(norm: _BatchNorm, statistics: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Sets a batch norm's running mean and variance to the means of those its parts of a batch arrived at."""
-    norm.mean.copy_(torch.stack([mean for mean, _ in statistics]).mean(0))
-    norm.variance.copy_(torch.stack([variance for _, variance in statistics]).mean(0))
+    norm.mean.copy_(add_in_pairs([mean for mean, _ in statistics]) / len(statistics))
+    norm.variance.copy_(add_in_pairs([variance for _, variance in statistics]) / len(statistics))
+
+
+def add_in_pairs(tensors: Sequence[Tensor]) -> Tensor:
+    """Their sum, the first half's and the second half's added last: the order in which several processes that have a
+    part of them each come to it, so that their number does not change the last digit where all numbers are powers of
+    two."""
+    if len(tensors) == 1:
+        return tensors[0]
+    middle = len(tensors) // 2
+    return add_in_pairs(tensors[:middle]) + add_in_pairs(tensors[middle:])
 
 
 class _Dropout(nn.Module):
@@ -96,12 +111,27 @@ class _Dropout(nn.Module):
         super().__init__()
         self.rate = layer.rate
         self.rng: torch.Generator | None = None  # PyTorch's default one
+        self.within: tuple[int, int] | None = None  # (rows drawn for, first of them) where x is a part of a batch
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rng is None or not self.training:
+        if self.within is None and (self.rng is None or not self.training):
             return F.dropout(x, self.rate, self.training)
-        keep = torch.empty_like(x).bernoulli_(1 - self.rate, generator=self.rng)
-        return x * keep / (1 - self.rate)
+        if not self.training:
+            return x
+        total, first = self.within or (len(x), 0)
+        rows, room = slice(first, first + len(x)), _room(x, total)
+        if self.rng is None:
+            return x * F.dropout(room.fill_(1), self.rate)[rows]
+        return x * room.bernoulli_(1 - self.rate, generator=self.rng)[rows] / (1 - self.rate)
+
+
+def _room(x: Tensor, rows: int) -> Tensor:
+    """An empty tensor of ``rows`` rows like ``x``'s, laid out as they are: the order in which numbers are drawn."""
+    if rows == len(x):
+        return torch.empty_like(x)
+    room = x.new_empty(rows, *x.shape[1:])
+    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return room.contiguous(memory_format=torch.channels_last) if last else room
 
 
 class _Activation(nn.Module):

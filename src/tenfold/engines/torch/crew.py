@@ -3,7 +3,7 @@
 PyTorch's own threads share every operation and wait for each other at its end, some hundred times a step; where
 anything else computes on the machine each of these waits can last a time slice of the scheduler. Parts of a batch need
 one wait. What they give does not depend on how many threads there are: a part has its own random numbers and its own
-batch-norm statistics (ghost batch norm: Hoffer et al. 2017), and the gradients are added up in the parts' order.
+batch-norm statistics (ghost batch norm: Hoffer et al. 2017), and the gradients are added up in an order of their own.
 """
 
 from __future__ import annotations
@@ -54,13 +54,21 @@ class Crew:
         for norms in () if self.resting else zip(*map(build.batch_norms, self.nets), strict=True):
             build.average_statistics(norms[0], [(norm.mean, norm.variance) for norm in norms])
         losses, right = zip(*done, strict=True)
-        return torch.stack(losses).sum(), torch.stack(right).sum()
+        return build.add_in_pairs(losses), build.add_in_pairs(right)
 
     @torch.no_grad()
     def _add_gradients(self) -> None:
-        sums = _gradients(self.net)
-        for module in self.nets[1:]:
-            torch._foreach_add_(sums, _gradients(module))
+        """In pairs, as ``build.add_in_pairs`` does, and in place."""
+        gradients = [_gradients(module) for module in self.nets]
+
+        def add(first: int, after: int) -> None:
+            if after - first > 1:
+                middle = (first + after) // 2
+                add(first, middle)
+                add(middle, after)
+                torch._foreach_add_(gradients[first], gradients[middle])
+
+        add(0, len(gradients))
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -13,14 +13,15 @@ from torch import Tensor
 from tenfold.data.dataset import Split
 from tenfold.engines.batches import flip_sides, order, read_ahead
 from tenfold.engines.schedule import Plan
-from tenfold.engines.torch.augment import gather
+from tenfold.engines.torch.augment import Batch, augment, draw, gather
 from tenfold.recipe import Augment
 
 
 @dataclass(frozen=True)
 class Picked:
     """The images of a step before they are gathered: rows ``index`` of ``pixels`` (uint8 N×H×W×3), their labels (int64
-    B), and for ``flip: alternating`` which of them are mirrored."""
+    B), and for ``flip: alternating`` which of them are mirrored. Of rows that another process computes the pixels may
+    be missing."""
 
     pixels: Tensor
     index: Tensor
@@ -33,18 +34,42 @@ class Picked:
         rows = zip(self.index.tensor_split(number), self.labels.tensor_split(number), flips, strict=True)
         return [Picked(self.pixels, *row) for row in rows]
 
-    def gather(self, settings: Augment, rng: torch.Generator | None = None) -> Tensor:
-        """uint8 B×H×W×3, mirrored and shifted."""
-        return gather(self.pixels, self.index, self.flip, settings, rng)
+    def batch(
+        self,
+        settings: Augment,
+        mean: Tensor,
+        size: int | None,
+        rng: torch.Generator | None = None,
+        rows: range | None = None,
+    ) -> Batch:
+        """The augmented batch. With ``rows``, those alone, each as it is in the whole one: everything is drawn for all,
+        and images are mixed with partners that may be none of them."""
+        flip, labels, index = self.flip, self.labels, self.index
+        draws = draw(settings, len(index), *self.pixels.shape[1:3], index.device, rng)
+        if rows is not None:
+            at, draws = draws.of(torch.arange(rows.start, rows.stop, device=index.device))
+            flip, labels, index = flip[at] if flip is not None else None, labels[at], index[at]
+        return augment(gather(self.pixels, index, flip, settings, draws), labels, settings, mean, size, draws)
 
 
 class Feed:
     """Batches of a split: ``take(step)`` gives what a step computes on, its pixels on the device.
 
-    ``placement`` is ``device`` when all pixels lie there, ``stream`` when a thread reads each batch from the split.
+    ``placement`` is ``device`` when all pixels lie there, ``stream`` when a thread reads each batch from the split. Of
+    several processes each streams its own ``rows`` alone, or all where its images may be mixed with any.
     """
 
-    def __init__(self, split: Split, plan: Plan, settings: Augment, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        plan: Plan,
+        settings: Augment,
+        seed: int,
+        device: torch.device,
+        rows: range | None = None,
+    ) -> None:
+        whole = rows is None or settings.mixup or settings.cutmix
+        self.rows = range(plan.batch_size) if whole or rows is None else rows
         self.plan, self.settings, self.seed, self.device = plan, settings, seed, device
         self.split = split
         self.placement: Literal["device", "stream"] = "device" if _fits(split.images.nbytes, device) else "stream"
@@ -69,7 +94,8 @@ class Feed:
         if self.placement == "device":
             return Picked(self.pixels, index, labels, flip)
         pixels = self._streamed(step)
-        return Picked(pixels, torch.arange(len(pixels), device=self.device), labels, flip)
+        index = torch.arange(len(labels), device=self.device) - self.rows.start
+        return Picked(pixels, index, labels, flip)
 
     def _index(self, step: int, epoch: int) -> Tensor:
         if self._order is None or epoch != self._epoch:
@@ -92,7 +118,7 @@ class Feed:
             tensor = torch.from_numpy(pixels)
             return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-        return read_ahead(self.split.images, self.plan, self.seed, step, finish)
+        return read_ahead(self.split.images, self.plan, self.seed, step, finish, slice(self.rows.start, self.rows.stop))
 
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor | None:

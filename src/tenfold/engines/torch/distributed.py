@@ -1,0 +1,215 @@
+"""The processes of one training, joined by torch.distributed.
+
+What they agree on (stop now, how far the run is, that all of them got this far) goes through gloo, which needs no card
+and tells at once when a process is gone. What is added up each step goes through gloo on a CPU, NCCL on CUDA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tenfold import hardware
+from tenfold.distributed import Peers, World
+from tenfold.engines.base import Device
+from tenfold.errors import CallError, TenfoldError, TrainingError
+
+T = TypeVar("T")
+
+CONNECT = datetime.timedelta(minutes=10)  # for all processes to be started
+WAIT = datetime.timedelta(days=1)  # one process may read or download data for long; one that is gone is noticed at once
+TELL_SECONDS = 1.0  # in which the first process may say what went wrong, before another does
+
+
+class Group(Peers):
+    """``world`` joined; returns when all its processes are there. Raises TrainingError where they can't be joined."""
+
+    def __init__(self, world: World) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = (
+            world.rank, world.size, world.local_rank, world.local_size,
+        )  # fmt: skip
+        self.backend = "gloo"
+        self._share_cores()
+        self._gone: TenfoldError | None = None
+        try:
+            self._store, rank, size = next(dist.rendezvous("env://", timeout=CONNECT))
+            self._store.set_timeout(CONNECT)
+            dist.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=WAIT)
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"The {self.size} processes of this training could not be joined: {_line(error)}",
+                "Each machine must reach the first one's address and port; GLOO_SOCKET_IFNAME names the network.",
+            ) from None
+        self.tensors: Any = dist.group.WORLD  # the group that tensors on the device are sent through
+        self._terminated()
+
+    def _share_cores(self) -> None:
+        """Each process has its share of the machine's cores. torchrun gives one to each where nobody says how many."""
+        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+            torch.set_num_threads(max(1, hardware.cores() // self.local_size))
+
+    def _terminated(self) -> None:
+        """SIGTERM is how torchrun ends what is left when one process has failed: the line that says so is not lost."""
+
+        def end(number: int, frame: object) -> None:
+            if self._gone is None:
+                raise KeyboardInterrupt
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
+
+    # ---- one for all, and all alike ----------------------------------------------------------------------------
+
+    def together(self, work: Callable[[], T]) -> T:
+        own: BaseException | None = None
+        try:
+            value = work()
+        except Exception as error:
+            own = error
+        found = self._gathered(_plain(own))
+        failed = next((rank for rank, error in enumerate(found) if error is not None), None)
+        if failed is None:
+            return value
+        if own is not None and (self.first or not isinstance(own, TenfoldError)):
+            raise own
+        message, hint, code = found[failed]
+        where = "" if failed == 0 else f"Process {failed}: "
+        kind = CallError if code == CallError.exit_code else TrainingError
+        raise kind(f"{where}{message}", hint)
+
+    def shared(self, value: T) -> T:
+        held = [value]
+        with self.watched():
+            dist.broadcast_object_list(held, 0)
+        return held[0]
+
+    def alike(self, facts: dict[str, str]) -> None:
+        ours, *others = self._gathered(facts)
+        for rank, theirs in enumerate(others, 1):
+            for name, value in ours.items():
+                if theirs.get(name) != value:
+                    raise CallError(
+                        f"{name} is {value} in the first process and {theirs.get(name)} in process {rank}.",
+                        "All processes of a training need the same.",
+                    )
+
+    def gathered(self, own: np.ndarray) -> np.ndarray:
+        """The rows of all processes, in the order of their ranks."""
+        return np.concatenate(self._gathered(own))
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value among the processes; how one's wish becomes everyone's."""
+        found = torch.tensor(values, dtype=torch.float64)
+        with self.watched():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return [float(value) for value in found]
+
+    def _gathered(self, own: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        with self.watched():
+            dist.all_gather_object(found, own)
+        return found
+
+    # ---- tensors on the device -----------------------------------------------------------------------------------
+
+    def prepare(self, device: Device) -> None:
+        if not device.name.startswith("cuda"):
+            return
+        torch.cuda.set_device(torch.device(device.name))
+        with self.watched():
+            self.tensors = dist.new_group(backend="nccl")
+        self.backend = "nccl"
+
+    def add_up(self, tensor: Tensor) -> None:
+        """The sum of all processes' ``tensor``, in its place."""
+        dist.all_reduce(tensor, group=self.tensors)
+
+    def rows(self, vector: Tensor) -> Tensor:
+        """All processes' vectors, K each: processes×K."""
+        found = vector.new_empty(self.size * len(vector))
+        dist.all_gather_into_tensor(found, vector, group=self.tensors)
+        return found.view(self.size, -1)
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """A process that is gone is an error in words."""
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or not _is_of_connection(error):
+                raise
+            hint = None
+            if self.run is not None:
+                hint = f"What the last checkpoint holds is kept. Go on with: {self.resume(self.run)}"
+            self._gone = TrainingError(
+                f"Another of the {self.size} processes of this training has ended: it was killed, or says itself what "
+                "went wrong.",
+                hint,
+            )
+            raise self._gone from error
+
+    def told(self, error: TenfoldError) -> bool:
+        """The first process always speaks; another where no one has within a second."""
+        if self._gone is None:
+            _record(error)  # what followed from it is not for torchrun's summary
+        self._gone = error  # SIGTERM must not cut its line off
+        if not self.first:
+            time.sleep(TELL_SECONDS)
+        try:
+            self._store.set_timeout(datetime.timedelta(seconds=5))
+            return bool(self._store.add("tenfold/told", 1) > 1 and not self.first)
+        except RuntimeError:
+            return False
+
+    def trained(self) -> None:
+        if self.first and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+            torch.set_num_threads(hardware.cores())
+
+    def close(self) -> None:
+        with self.watched():
+            dist.barrier()
+        dist.destroy_process_group()
+
+
+def _plain(error: BaseException | None) -> tuple[str, str | None, int] | None:
+    """An error as another process may tell it."""
+    if error is None:
+        return None
+    if isinstance(error, TenfoldError):
+        return error.message, error.hint, error.exit_code
+    return f"{type(error).__name__}: {_line(error)}", None, 1
+
+
+def _record(error: TenfoldError) -> None:
+    """Leaves the error's words where torchrun looks for them; its summary of the failure shows them."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": str(error), "timestamp": int(time.time())}), encoding="utf-8")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return any(
+        word in text for word in ("gloo", "Gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")
+    )
