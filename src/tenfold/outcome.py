@@ -179,6 +179,7 @@ def write_report(
     from tenfold.evaluation.content import ReportContent
 
     recipe = shlex.quote(str(run.path / runs.RECIPE))
+    several = work.processes["number"] > 1
     return report.write(
         run.path,
         ReportContent(
@@ -201,6 +202,7 @@ def write_report(
             precision=fitted.precision,
             images_per_second=fitted.images / fitted.seconds if fitted.seconds else None,
             peak_memory_bytes=max(fitted.peak_memory_bytes, hardware.peak_memory_bytes()),
+            facts={"processes": "{number}, joined by {backend}".format(**work.processes)} if several else {},
             notes=notes,
         ),
     )

@@ -9,6 +9,7 @@ only the last layer is trained, which is too little to be worth it, they go in o
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,13 +78,16 @@ class DataParallel:
         if self._net is None or resting or self._trying:
             return None
         if self._wrapped is None:
-            self._wrapped = DistributedDataParallel(
-                self._net,
-                process_group=self.group.tensors,
-                broadcast_buffers=False,
-                find_unused_parameters=self.architecture.external is not None,
-            )
-            self._wrapped.register_comm_hook(self.group.tensors, _sum)  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.13 has another name for broadcast_buffers
+                self._wrapped = DistributedDataParallel(
+                    self._net,
+                    process_group=self.group.tensors,
+                    broadcast_buffers=False,
+                    find_unused_parameters=self.architecture.external is not None,
+                )
+            # DistributedDataParallel compares annotations with classes, and those of this module are text
+            self._wrapped.register_comm_hook(self.group.tensors, lambda group, bucket: _sum(group, bucket))
         return self._wrapped
 
     def holding_back(self, more: bool) -> contextlib.AbstractContextManager[None]:

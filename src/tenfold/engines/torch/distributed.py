@@ -139,9 +139,9 @@ class Group(Peers):
 
     def rows(self, vector: Tensor) -> Tensor:
         """All processes' vectors, K each: processes×K."""
-        found = vector.new_empty(self.size * len(vector))
-        dist.all_gather_into_tensor(found, vector, group=self.tensors)
-        return found.view(self.size, -1)
+        found = vector.new_empty(self.size, len(vector))
+        dist.all_gather(list(found.unbind()), vector, group=self.tensors)
+        return found
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
@@ -198,8 +198,10 @@ def _plain(error: BaseException | None) -> tuple[str, str | None, int] | None:
 def _record(error: TenfoldError) -> None:
     """Leaves the error's words where torchrun looks for them; its summary of the failure shows them."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        about = {"py_callstack": str(error), "timestamp": str(int(time.time()))}
+        text = json.dumps({"message": {"message": str(error), "extraInfo": about}})
         with contextlib.suppress(OSError):
-            Path(path).write_text(json.dumps({"message": str(error), "timestamp": int(time.time())}), encoding="utf-8")
+            Path(path).write_text(text, encoding="utf-8")
 
 
 def _line(error: BaseException) -> str:
