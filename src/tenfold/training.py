@@ -25,7 +25,7 @@ from tenfold.engines import base as engines
 from tenfold.engines.base import Device, Engine, Notice
 from tenfold.engines.schedule import plan
 from tenfold.engines.share import share
-from tenfold.errors import CallError, MissingExtraError, RecipeError, StoppedError
+from tenfold.errors import CallError, MissingExtraError, RecipeError, StoppedError, TrainingError
 from tenfold.evaluation.metrics import Evaluation
 from tenfold.outcome import Work
 from tenfold.recipe import Recipe
@@ -279,7 +279,7 @@ def _train_in(work: Work, clock: Clock, run: Run, notes: list[str], peers: Peers
     """The work inside a locked run folder, whose status always says how it went."""
     run.update(status="running", processes=work.processes)
     try:
-        return peers.shared(_train_through(work, clock, run, notes, peers))
+        result = _train_through(work, clock, run, notes, peers)
     except KeyboardInterrupt:  # a second one while training, or any in what comes after
         with suppress(OSError):
             run.update(status="interrupted")
@@ -289,6 +289,9 @@ def _train_in(work: Work, clock: Clock, run: Run, notes: list[str], peers: Peers
             with suppress(OSError):  # a full disk must not hide what went wrong
                 run.update(status="failed", error=str(error))
         raise
+    with suppress(TrainingError):  # all is done: a process that is gone now is missed by nobody
+        peers.shared(result)
+    return result
 
 
 def _stopped(run: Run, message: str, peers: Peers) -> StoppedError:

@@ -26,7 +26,7 @@ def test_a_part_is_whole_or_is_shared_with_mates() -> None:
 
 
 def test_parts_that_would_be_cut_and_batches_too_small_are_refused() -> None:
-    with pytest.raises(RecipeError, match="4 parts .* 3 processes"):
+    with pytest.raises(RecipeError, match=r"4 parts .* 3 processes"):
         share(Plan(1, 1, 500, 4), 0, 3)
     with pytest.raises(RecipeError, match="3 images"):
         share(Plan(1, 1, 3, 1), 0, 4)

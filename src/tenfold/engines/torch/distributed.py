@@ -181,9 +181,9 @@ class Group(Peers):
             torch.set_num_threads(hardware.cores())
 
     def close(self) -> None:
-        with self.watched():
+        with contextlib.suppress(TrainingError), self.watched():
             dist.barrier()
-        dist.destroy_process_group()
+            dist.destroy_process_group()
 
 
 def _plain(error: BaseException | None) -> tuple[str, str | None, int] | None:
