@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +32,12 @@ from tenfold.errors import CallError, TenfoldError, TrainingError
 T = TypeVar("T")
 
 CONNECT = datetime.timedelta(minutes=10)  # for all processes to be started
-WAIT = datetime.timedelta(days=1)  # one process may read or download data for long; one that is gone is noticed at once
+WAIT = datetime.timedelta(days=100)  # longer than any run: a process that is gone is noticed by its connections
 TELL_SECONDS = 1.0  # in which the first process may say what went wrong, before another does
+GRACE_SECONDS = 10.0  # in which a process that has lost another may come to notice it by itself
+PULSE = 7  # tag of the message that a neighbour sends when its training is over
+
+_JOINED = itertools.count()
 
 
 class Group(Peers):
@@ -45,8 +51,9 @@ class Group(Peers):
         self._share_cores()
         self._gone: TenfoldError | None = None
         try:
-            self._store, rank, size = next(dist.rendezvous("env://", timeout=CONNECT))
-            self._store.set_timeout(CONNECT)
+            store, rank, size = next(dist.rendezvous("env://", timeout=CONNECT))
+            store.set_timeout(CONNECT)
+            self._store = dist.PrefixStore(f"tenfold/{next(_JOINED)}", store)  # what an earlier training said is past
             dist.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=WAIT)
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
@@ -54,7 +61,9 @@ class Group(Peers):
                 "Each machine must reach the first one's address and port; GLOO_SOCKET_IFNAME names the network.",
             ) from None
         self.tensors: Any = dist.group.WORLD  # the group that tensors on the device are sent through
+        self._speaking, self._watched = threading.Event(), True
         self._terminated()
+        threading.Thread(target=self._watch, name="tenfold-neighbour", daemon=True).start()
 
     def _share_cores(self) -> None:
         """Each process has its share of the machine's cores. torchrun gives one to each where nobody says how many."""
@@ -153,37 +162,63 @@ class Group(Peers):
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or not _is_of_connection(error):
                 raise
-            hint = None
-            if self.run is not None:
-                hint = f"What the last checkpoint holds is kept. Go on with: {self.resume(self.run)}"
-            self._gone = TrainingError(
-                f"Another of the {self.size} processes of this training has ended: it was killed, or says itself what "
-                "went wrong.",
-                hint,
-            )
+            self._gone = self._left_alone()
             raise self._gone from error
+
+    def _left_alone(self) -> TrainingError:
+        hint = None
+        if self.run is not None:
+            hint = f"What the last checkpoint holds is kept. Go on with: {self.resume(self.run)}"
+        return TrainingError(
+            f"Another of the {self.size} processes of this training has ended: it was killed, or says itself what went "
+            "wrong.",
+            hint,
+        )
+
+    def _watch(self) -> None:
+        """Ends this process where its neighbour is gone and it can't notice: NCCL waits for half an hour, in a place
+        where no signal is heard."""
+        try:
+            dist.recv(torch.zeros(1), (self.rank + 1) % self.size, tag=PULSE)
+            return
+        except RuntimeError:
+            error = self._gone = self._gone or self._left_alone()
+        if not self._speaking.wait(GRACE_SECONDS):
+            if not self.told(error):
+                print(f"Error: {error.message}\n{error.hint or ''}", file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
 
     def told(self, error: TenfoldError) -> bool:
         """The first process always speaks; another where no one has within a second."""
         if self._gone is None:
             _record(error)  # what followed from it is not for torchrun's summary
         self._gone = error  # SIGTERM must not cut its line off
+        self._speaking.set()
         if not self.first:
             time.sleep(TELL_SECONDS)
         try:
             self._store.set_timeout(datetime.timedelta(seconds=5))
-            return bool(self._store.add("tenfold/told", 1) > 1 and not self.first)
+            return bool(self._store.add("told", 1) > 1 and not self.first)
         except RuntimeError:
             return False
 
     def trained(self) -> None:
+        self._part()
         if self.first and os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(hardware.cores())
 
     def close(self) -> None:
         with contextlib.suppress(TrainingError), self.watched():
+            self._part()
             dist.barrier()
             dist.destroy_process_group()
+
+    def _part(self) -> None:
+        """Tells the neighbour that watches this process that it may go."""
+        if self._watched:
+            self._watched = False
+            with self.watched():
+                dist.send(torch.zeros(1), (self.rank - 1) % self.size, tag=PULSE)
 
 
 def _plain(error: BaseException | None) -> tuple[str, str | None, int] | None:
