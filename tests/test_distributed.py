@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tenfold import distributed, recipe, training
+from tenfold.cli import app
 from tenfold.distributed import Peers, World
 from tenfold.engines.base import Device
 from tenfold.errors import CallError, UnknownNameError, UnsupportedError
@@ -26,10 +27,10 @@ def told(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
 
 def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert distributed.world() is None
-    assert distributed.first()
+    assert not distributed.follows()
     told(monkeypatch)
     assert distributed.world() == World(3, 4, 1, 2)
-    assert not distributed.first()
+    assert distributed.follows()
     told(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     assert distributed.world() is None
     told(monkeypatch, MASTER_PORT=None)  # someone else's variables
@@ -41,6 +42,19 @@ def test_a_place_that_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch, cha
     told(monkeypatch, **changes)
     with pytest.raises(CallError, match="WORLD_SIZE=4"):
         distributed.world()
+    assert not distributed.follows()
+
+
+@pytest.mark.parametrize("arguments", [["train", "--engine", "jax"], ["train", "--sed", "1"], ["train", "--seed", "x"]])
+def test_one_process_says_what_all_have_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    told(monkeypatch)
+    assert app.run(arguments) == 2
+    assert capsys.readouterr().err == ""
+    told(monkeypatch, RANK="0", LOCAL_RANK="0")
+    assert app.run(arguments) == 2
+    assert capsys.readouterr().err.startswith("Error: ")
 
 
 @pytest.mark.parametrize("engine", ["jax", "tensorflow", "opencl"])

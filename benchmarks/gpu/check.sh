@@ -36,6 +36,15 @@ for ((seed = 0; seed < seeds; seed++)); do
   train sprint "$seed"
   train sprint-without-graphs "$seed" --set cuda_graphs=false
 done
+cards=$("$python" -c 'import torch; print(torch.cuda.device_count())')
+if ((cards > 1)); then
+  echo "== sprint on $cards cards, a process a card, beside one"
+  "$python" -m torch.distributed.run --standalone --nproc-per-node "$cards" -m tenfold train cifar10 --recipe sprint \
+    --device cuda --set precision=fp32 --out "$work/runs/cards" --json >"$work/cards.json"
+  "$python" -m tenfold train cifar10 --recipe sprint --device cuda --set precision=fp32 --out "$work/runs/card" --json \
+    >"$work/card.json"
+  "$python" benchmarks/gpu/cards.py "$work/runs/card" "$work/runs/cards" | tee "$out/cards.txt"
+fi
 "$python" benchmarks/gpu/table.py "$work" "$out"
 cat "$out/gpu.txt"
 

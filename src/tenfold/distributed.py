@@ -55,10 +55,13 @@ def world() -> World | None:
     return found
 
 
-def first() -> bool:
-    """Whether this process writes and speaks: the only one, or the first of several."""
-    found = world()
-    return found is None or found.rank == 0
+def follows() -> bool:
+    """Whether this process is one of several and not the first, which writes and speaks for all."""
+    try:
+        found = world()
+    except CallError:
+        return False
+    return found is not None and found.rank > 0
 
 
 class Peers:
@@ -118,9 +121,9 @@ def joined(engine: str) -> Iterator[Peers]:
     if here is None:
         yield Peers()
         return
-    _refuse(engine, here.size)
     from tenfold.engines import base
 
+    _refuse(engine, here.size)
     peers: Peers | None = None
     try:
         peers = base.load(ENGINE).join(here)

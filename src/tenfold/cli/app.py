@@ -155,17 +155,25 @@ def run(args: list[str]) -> int:
     except typer.Exit as leave:
         code = leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = render.fail(StoppedError("Interrupted."), as_json)
+        code = _fail(StoppedError("Interrupted."), as_json)
     except TenfoldError as error:
-        code = render.fail(error, as_json)
+        code = _fail(error, as_json)
     except _ClickError as error:
-        code = render.fail(_explained(error), as_json)
+        code = _fail(_explained(error), as_json)
     except BrokenPipeError:
         code = _pipe_closed()
     except Exception as error:
         traceback.print_exc()
         code = render.fail(error, as_json)
     return _flushed(code)
+
+
+def _fail(error: TenfoldError, as_json: bool) -> int:
+    """Shows the error and gives its exit code. Of the several processes of a training one shows what all have met."""
+    from tenfold import distributed
+
+    met_by_all = isinstance(error, CallError | StoppedError) and distributed.follows()
+    return error.exit_code if error.told or met_by_all else render.fail(error, as_json)
 
 
 def _explained(error: Any) -> CallError:

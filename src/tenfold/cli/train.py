@@ -14,7 +14,7 @@ import typer
 
 from tenfold import distributed, words
 from tenfold.cli import render
-from tenfold.errors import CallError, RecipeError, StoppedError, TenfoldError
+from tenfold.errors import CallError, RecipeError
 
 if TYPE_CHECKING:
     from tenfold.training import TrainResult
@@ -128,9 +128,10 @@ def train(
             "overrides": overrides,
             "out": out,
         }
-    result = _run(call) if distributed.first() else _follow(call)
-    if result is None:
+    if distributed.follows():
+        _follow(call)
         return
+    result = _run(call)
     _tell(result)
     if as_json:
         render.print_json(result.to_dict())
@@ -218,17 +219,10 @@ def _run(call: dict[str, Any]) -> TrainResult:
 
 
 def _follow(call: dict[str, Any]) -> None:
-    """A process that is not the first of its training: silent, unless no other can say what went wrong."""
+    """A process that is not the first of its training, and says nothing."""
     from tenfold.training import train as work
 
-    try:
-        work(**call)
-    except TenfoldError as error:
-        if not error.told:
-            raise
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(StoppedError.exit_code) from None
+    work(**call)
 
 
 def _limit(call: Mapping[str, Any]) -> float | None:

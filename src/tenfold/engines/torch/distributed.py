@@ -27,7 +27,7 @@ from torch import Tensor
 from tenfold import hardware
 from tenfold.distributed import Peers, World
 from tenfold.engines.base import Device
-from tenfold.errors import CallError, TenfoldError, TrainingError
+from tenfold.errors import CallError, StoppedError, TenfoldError, TrainingError
 
 T = TypeVar("T")
 
@@ -194,6 +194,8 @@ class Group(Peers):
             _record(error)  # what followed from it is not for torchrun's summary
         self._gone = error  # SIGTERM must not cut its line off
         self._speaking.set()
+        if isinstance(error, CallError | StoppedError):  # which all have met
+            return not self.first
         if not self.first:
             time.sleep(TELL_SECONDS)
         try:
