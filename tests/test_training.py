@@ -59,7 +59,7 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
     assert record["status"] == "finished"
     assert record["result"] == result.to_dict()
     assert list(result.to_dict()) == [
-        "run", "bundle", "engine", "device", "epochs", "test", "seconds", "images_per_second", "parameters",
+        "run", "bundle", "engine", "device", "processes", "epochs", "test", "seconds", "images_per_second", "parameters",
         "precision", "peak_memory_bytes", "device_memory_bytes", "notes",
     ]  # fmt: skip
     assert result.device_memory_bytes is None and result.peak_memory_bytes > 10**8

@@ -24,6 +24,7 @@ PUBLISHED_KEYS = [
     "bundle",
     "engine",
     "device",
+    "processes",
     "epochs",
     "test",
     "seconds",

@@ -45,7 +45,8 @@ class Picked:
         """The augmented batch. With ``rows``, those alone, each as it is in the whole one: everything is drawn for all,
         and images are mixed with partners that may be none of them."""
         flip, labels, index = self.flip, self.labels, self.index
-        draws = draw(settings, len(index), *self.pixels.shape[1:3], index.device, rng)
+        height, width = self.pixels.shape[1:3]
+        draws = draw(settings, len(index), height, width, index.device, rng)
         if rows is not None:
             at, draws = draws.of(torch.arange(rows.start, rows.stop, device=index.device))
             flip, labels, index = flip[at] if flip is not None else None, labels[at], index[at]

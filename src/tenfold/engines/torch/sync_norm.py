@@ -41,7 +41,7 @@ def batch_norm(
     sync: Sync,
 ) -> Tensor:
     """As ``F.batch_norm`` in training, ``mean`` and ``variance`` (the running ones) brought up to date."""
-    out, now, spread, count = _Normalize.apply(x, weight, bias, eps, sync)  # type: ignore[no-untyped-call]
+    out, now, spread, count = _Normalize.apply(x, weight, bias, eps, sync)
     with torch.no_grad():
         mean.lerp_(now, momentum)
         variance.lerp_(spread * (count / (count - 1).clamp_min(1)), momentum)
@@ -96,7 +96,7 @@ def attach(net: nn.Module, sync: Sync) -> None:
     """PyTorch's own batch norms in ``net`` (a network of timm has them) take their statistics over all processes."""
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            module.forward = _Forward(module, sync)  # type: ignore[method-assign]
+            module.forward = _Forward(module, sync)  # type: ignore[assignment]
 
 
 class _Forward:
