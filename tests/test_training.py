@@ -59,8 +59,8 @@ def test_the_whole_way_on_digits(tmp_path: Path) -> None:
     assert record["status"] == "finished"
     assert record["result"] == result.to_dict()
     assert list(result.to_dict()) == [
-        "run", "bundle", "engine", "device", "processes", "epochs", "test", "seconds", "images_per_second", "parameters",
-        "precision", "peak_memory_bytes", "device_memory_bytes", "notes",
+        "run", "bundle", "engine", "device", "processes", "epochs", "test", "seconds", "images_per_second",
+        "parameters", "precision", "peak_memory_bytes", "device_memory_bytes", "notes",
     ]  # fmt: skip
     assert result.device_memory_bytes is None and result.peak_memory_bytes > 10**8
     assert list(result.notes) == [e.message for e in heard if isinstance(e, Notice)]

@@ -28,7 +28,7 @@ def fit(job: Job, stepper: Stepper, plan: Plan, precision: str) -> FitResult:
     if job.resume is not None:
         training.restore(job.resume)
     training.announce()
-    training.agree()
+    training.agree(False)
     ended: Ended = "finished"
     while training.step < training.plan.steps:
         training.take_step()
@@ -38,7 +38,7 @@ def fit(job: Job, stepper: Stepper, plan: Plan, precision: str) -> FitResult:
             if training.out_of_patience():
                 ended = "patience"
                 break
-        stop = training.agree()
+        stop = training.agree(job.stop() is not None)
         if training.share >= 1 and training.step < training.plan.steps:
             ended = "time_limit"
             break
@@ -76,9 +76,9 @@ class Training:
             share = max(share, self.now() / self.recipe.time_limit)
         return min(1.0, share)
 
-    def agree(self) -> bool:
-        """Brings ``share`` up to date; whether the run is to stop here."""
-        self.share, stop = self.stepper.agree(self.done(), self.job.stop() is not None)
+    def agree(self, stop: bool) -> bool:
+        """Brings ``share`` up to date; whether the run is to stop here, as this process or another wants it to."""
+        self.share, stop = self.stepper.agree(self.done(), stop)
         return stop
 
     def now(self) -> float:
