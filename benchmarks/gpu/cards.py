@@ -25,7 +25,7 @@ def main() -> None:
         result = json.loads((run / "run.json").read_text(encoding="utf-8"))["result"]
         processes = result["processes"]["number"]
         seconds, accuracy = result["seconds"]["train"], result["test"]["accuracy"]
-        print(f"{processes} process{'es' if processes > 1 else ''}: {100 * accuracy:.2f} % in {seconds:.1f} s of training")
+        print(f"processes: {processes}, {100 * accuracy:.2f} % in {seconds:.1f} s of training")
     if apart[0] > 0.01:
         sys.exit("The runs are not the same.")
 
