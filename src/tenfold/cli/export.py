@@ -9,6 +9,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
+from tenfold.cli.options import AsJson
 
 if TYPE_CHECKING:
     from tenfold.export.gate import Replay
@@ -46,7 +47,7 @@ def export(
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Keep an artifact whose answers are further off than they may be.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trained model in other formats, and keep those that give its answers.
 
