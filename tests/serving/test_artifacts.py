@@ -32,7 +32,9 @@ def artifacts(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     data = Dataset("noise", "noise", tuple(f"class {i}" for i in range(3)), splits, Geometry(8, 8))
     out = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(children, "outcome", lambda module, line, log, result: worker.done(worker.Job(**json.loads(line))))
+        patch.setattr(
+            children, "outcome", lambda module, line, log, result: worker.done(worker.Job(**json.loads(line)))
+        )
         made = job.export_model(tiny_bundle, FORMATS, out=out, data=data)
     assert made.passed, [result.message for result in made.results]
     return out
