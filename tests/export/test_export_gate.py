@@ -218,7 +218,7 @@ def test_a_batch_norm_that_turns_the_order_round_stays_behind_its_pool(turned: b
 
 
 @pytest.fixture
-def folder(four: Path, tmp_path: Path) -> Path:
+def folder(four: Path, tmp_path: Path, in_process: None) -> Path:
     job.export_model(four, "onnx", out=tmp_path / "out")
     return tmp_path / "out/onnx"
 
@@ -260,6 +260,20 @@ def test_links_and_missing_files_are_named(folder: Path, tmp_path: Path) -> None
 def test_a_runtime_asked_for_is_a_wrong_call(folder: Path) -> None:
     with pytest.raises(CallError, match="runtime of its format"):
         tenfold.load(folder, runtime="openvino")
+
+
+@pytest.mark.parametrize(("kind", "quick"), [("onnx", True), ("onnx-int8", False)])
+def test_a_few_pictures_are_computed_as_the_gate_did(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, quick: bool
+) -> None:
+    """Quantised, the graph as it is written gives other answers than the kernels that it is joined into."""
+    from tenfold.runtimes import onnxruntime
+
+    asked: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "start", lambda data, metadata, *, quick, **more: asked.append(quick))
+    change(folder, kind=kind)
+    artifact.open(folder, quick=True).start()
+    assert asked == [quick]
 
 
 def test_heat_maps_of_the_bundles_own_graph_alone(folder: Path, pictures: Dataset) -> None:

@@ -52,7 +52,7 @@ def export(
     """Write a trained model in other formats, and keep those that give its answers.
 
     Formats: onnx, onnx-fp16, onnx-int8, openvino, openvino-fp16, saved-model, litert, litert-int8, torch-export,
-    triton; or all, every one that can be had here.
+    triton, tensorrt, tensorrt-fp16; or all, every one that can be had here.
 
     Each artifact is reopened in its own runtime and asked for the golden images and the validation split. One that is
     further off than its format may be is refused, with exit code 1. predict, evaluate and serve take what is kept.

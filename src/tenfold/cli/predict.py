@@ -46,7 +46,7 @@ def predict(
         ),
     ] = "onnxruntime",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="An engine's device: auto, cpu, cuda, opencl:0 …")
+        str, typer.Option(metavar="NAME", help="Where: auto, cpu, cuda; an engine's other devices (opencl:0 …) too.")
     ] = "auto",
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the answers to a CSV file.")

@@ -40,6 +40,7 @@ ARTIFACTS: dict[str, tuple[str, str | None]] = {
     "savedmodel": ("tensorflow", "tensorflow"),
     "litert": ("ai_edge_litert", "litert"),
     "torchexport": ("torch", "torch"),
+    "tensorrt": ("onnxruntime", None),
 }
 
 

@@ -1,6 +1,7 @@
-"""ONNX Runtime on the CPU: the runtime that is always there. The only importer of the package onnxruntime.
+"""ONNX Runtime on the CPU, the runtime that is always there, or on an NVIDIA card. With ``tensorrt`` the only importer
+of the package onnxruntime.
 
-Nothing falls back silently: the session is asked for the CPU and says in ``device`` where it runs.
+Nothing falls back silently: the session is asked for one provider, and ``device`` says which it has (``providers``).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import numpy as np
 
 from tenfold import hardware
 from tenfold.errors import BundleError, CallError
-from tenfold.runtimes import batches, graph
+from tenfold.runtimes import batches, graph, providers
 from tenfold.runtimes.base import Runtime
 from tenfold.runtimes.batches import Sizes
 
 
 class OnnxRuntime(Runtime):
-    """A model in ONNX Runtime. Made by :func:`open`.
+    """A model in ONNX Runtime. Made by :func:`open` and :func:`start`.
 
     ``sizes`` are the graph's own; ``metadata`` its texts, unchecked beyond their bounds.
     """
@@ -30,7 +31,7 @@ class OnnxRuntime(Runtime):
         self._where = where
         self.metadata = metadata
         self.device = _device(session)
-        self.sizes = _sizes(session, where)
+        self.sizes = sizes(session, where)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches.
@@ -60,15 +61,31 @@ def open(source: Path | bytes, *, threads: int | None = None, where: str | None 
 
 
 def start(
-    data: bytes, metadata: dict[str, str], *, threads: int | None = None, quick: bool = False, where: str
+    data: bytes,
+    metadata: dict[str, str],
+    *,
+    threads: int | None = None,
+    quick: bool = False,
+    device: str = "auto",
+    where: str,
 ) -> OnnxRuntime:
     """A runtime for the model in ``data``, which ``graph.inspect`` has passed and read ``metadata`` from.
 
     ``quick``: the graph runs as it is written, on one thread. It starts in half the time and answers at half the
-    speed: for a few pictures.
+    speed: for a few pictures. ``device``: ``auto`` and ``cpu`` are the CPU, ``cuda`` and ``cuda:1`` a card, where
+    ``quick`` means nothing. Raises CallError for a device that ONNX Runtime hasn't got here.
     """
     _check_threads(threads)
-    return OnnxRuntime(_session(data, 1 if quick else threads, quick, where), where, metadata)
+    quick = quick and providers.card_of(device) is None
+    return OnnxRuntime(_session(data, 1 if quick else threads, quick, where, device), where, metadata)
+
+
+def check_device(device: str) -> None:
+    """CallError, before a model is read, for a device that ONNX Runtime can't compute on here."""
+    if providers.card_of(device) is not None:
+        import onnxruntime
+
+        providers.require(onnxruntime, providers.CUDA)
 
 
 def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> list[np.ndarray]:
@@ -128,17 +145,20 @@ def _check_threads(threads: int | None) -> None:
         raise CallError(f"threads must be 1 or more, not {threads}.")
 
 
-def _session(data: bytes, threads: int | None, quick: bool, where: str) -> Any:
+def _session(data: bytes, threads: int | None, quick: bool, where: str, device: str = "cpu") -> Any:
     import onnxruntime
 
+    card = providers.card_of(device)
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or hardware.cores()
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if quick else levels.ORT_ENABLE_ALL
+    if card is not None:
+        return providers.session(onnxruntime, data, options, providers.on_cuda(card), where)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=[providers.CPU])
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise BundleError(f"{where} can't be loaded by ONNX Runtime: {batches.first_line(error)}") from error
 
@@ -149,7 +169,7 @@ def _device(session: Any) -> str:
     return provider.removesuffix("ExecutionProvider").lower()
 
 
-def _sizes(session: Any, where: str) -> Sizes:
+def sizes(session: Any, where: str) -> Sizes:
     """The sizes of a session whose one input and one output are a tenfold model's."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if [i.name for i in inputs] != [graph.INPUT] or [o.name for o in outputs] != [graph.OUTPUT]:
