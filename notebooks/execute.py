@@ -35,6 +35,7 @@ def execute(source: Path, folder: Path, timeout: int = TIMEOUT) -> Any:
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns that it listens on this machine's own address
     )
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     client.execute(env={**environment, "IPYTHONDIR": str(folder / ".ipython"), "JUPYTER_PLATFORM_DIRS": "1"})

@@ -6,9 +6,9 @@
         run = tenfold.train("digits", listen=listen)
     notebook.confusion(run.test)
 
-A picture is a PNG file that the notebook keeps, so a page that shows the notebook shows it too. The pictures are the
-report's own where it has them. Drawing needs matplotlib, and ``live`` IPython too: both come with ``tenfold[notebook]``, and
-are imported when something is drawn, not before.
+A picture is a PNG file that the notebook keeps, so a page that shows the notebook shows it too; what the report draws
+is drawn alike. Drawing needs matplotlib, and ``live`` IPython too: both come with ``tenfold[notebook]``, and are
+imported when something is drawn, not before.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tenfold import words
-from tenfold.errors import MissingExtraError
+from tenfold.errors import CallError, MissingExtraError
 from tenfold.notebook import pictures
 
 if TYPE_CHECKING:
@@ -26,11 +26,18 @@ def live() -> Iterator[Callable[[Any], None]]:
     learning rate, drawn anew in place while the block runs and left standing after it.
 
     Drawing takes at most a twentieth of the time of training, which waits for it. Raises MissingExtraError without
-    IPython or matplotlib.
+    IPython or matplotlib, CallError where there is no notebook to draw in.
     """
     if importlib.util.find_spec("IPython") is None:
         raise MissingExtraError("ipython", "notebook", "Showing a training in a notebook")
     pictures.require_matplotlib("Drawing curves")
+    from IPython import get_ipython
+
+    if not hasattr(get_ipython(), "kernel"):  # type: ignore[no-untyped-call]
+        raise CallError(
+            "notebook.live() draws in a notebook, and this is none.",
+            "Elsewhere give tenfold.train a function of your own as listen=, or run tenfold train in a terminal.",
+        )
     shown = _Live()
     try:
         yield shown.take
@@ -104,7 +111,7 @@ class _Live:
         data = {"text/plain": "\n".join([text, *(f"Note: {note}" for note in self.notes)])}
         if self.line is None:
             self.line = display(data, raw=True, display_id=True)
-        elif self.line:
+        else:
             self.line.update(data, raw=True)
 
     def _draw(self) -> None:
@@ -117,7 +124,7 @@ class _Live:
         picture = pictures.of(figure)
         if self.picture is None:
             self.picture = display(picture, display_id=True)
-        elif self.picture:
+        else:
             self.picture.update(picture)
         now = time.monotonic()
         self.due = now + max(REDRAW_SECONDS, (now - began) / SHARE)

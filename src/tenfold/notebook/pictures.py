@@ -106,10 +106,11 @@ def _prediction(model: Model, source: Source, answer: Prediction) -> Figure:
     FigureCanvasAgg(figure)
     for at, (title, pixels, heat) in enumerate(pictures):
         axis = figure.add_axes(((gap + at * (side + gap)) / width, 0.25 / height, side / width, side / height))
-        axis.imshow(pixels, interpolation="nearest" if max(pixels.shape) <= 64 else "antialiased", zorder=1)
+        axis.imshow(pixels, interpolation="nearest" if max(pixels.shape) <= 64 else "antialiased")
         if heat is not None:
             extent = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
-            axis.imshow(heat, cmap="inferno", alpha=0.55, extent=extent, interpolation="bilinear", vmin=0, vmax=1)
+            # as much of the heat as there is: where nothing speaks for the class the picture is left as it is
+            axis.imshow(heat, cmap="inferno", alpha=0.8 * heat, extent=extent, interpolation="bilinear", vmin=0, vmax=1)
         axis.axis("off")
         axis.set_title(title, fontsize=9, fontweight="normal", color=plots.SOFT)
     axis = figure.add_axes(((width - bars - 0.75) / width, 0.35 / height, bars / width, (side - 0.1) / height))
@@ -122,7 +123,7 @@ def _prediction(model: Model, source: Source, answer: Prediction) -> Figure:
     axis.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axis.grid(axis="y", visible=False)
-    axis.set_title("unknown: below the model's threshold" if answer.unknown else names[0], x=0)
+    axis.set_title("unknown: below the model's threshold" if answer.unknown else f"answer: {names[0]}", x=0)
     return figure
 
 

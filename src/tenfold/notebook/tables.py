@@ -111,7 +111,7 @@ def _compared(found: Comparison) -> Table:
             "–" if row.accuracy is None else words.percent(row.accuracy.median),
         ]
         rows.append((str(row), row.status if row.why else f"{words.count(row.n, 'run')}", *told))
-    head = ("", "", "whole process", "training", "while training", "speed-up", "test accuracy")
+    head = ("", "", "whole process", "training", "in training", "speed-up", "test accuracy")
     whys = [f"{row}: {row.status}. {row.why}" for row in found.rows if row.why]
     return Table(head, rows, [*whys, *found.notes])
 
