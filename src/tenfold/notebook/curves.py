@@ -33,7 +33,7 @@ def live() -> Iterator[Callable[[Any], None]]:
     pictures.require_matplotlib("Drawing curves")
     from IPython import get_ipython
 
-    if not hasattr(get_ipython(), "kernel"):  # type: ignore[no-untyped-call]
+    if not hasattr(get_ipython(), "kernel"):
         raise CallError(
             "notebook.live() draws in a notebook, and this is none.",
             "Elsewhere give tenfold.train a function of your own as listen=, or run tenfold train in a terminal.",
@@ -60,6 +60,9 @@ class _Live:
         self.line: Any = None
         self.picture: Any = None
         self.said = self.due = 0.0  # when the line was changed last; when the curves may be drawn again
+        # The first drawing takes as long as several and would keep a training waiting: drawn now, for nobody.
+        point = {"at": 0.0, "loss": 0.0, "accuracy": 0.0, "lr": 0.0}
+        pictures.of(_figure([], [point], 1.0))
 
     def take(self, event: Any) -> None:
         """Any event of ``tenfold.train``."""
@@ -131,8 +134,6 @@ class _Live:
 
     def _figure(self) -> Figure | None:
         """The report's curves, as wide from the start as the whole training; None before there is any."""
-        from tenfold.evaluation import plots
-
         board = self.board
         if board.begin is None or not self.losses.points:
             return None
@@ -146,8 +147,14 @@ class _Live:
             }
             for end in board.epochs
         ]
-        with plots.style():
-            figure = plots.curves(ends, between)
-            for axis in figure.axes:
-                axis.set_xlim(0, board.begin.steps / board.begin.steps_per_epoch)
-        return figure
+        return _figure(ends, between, board.begin.steps / board.begin.steps_per_epoch)
+
+
+def _figure(ends: list[dict[str, Any]], between: list[dict[str, Any]], epochs: float) -> Figure:
+    from tenfold.evaluation import plots
+
+    with plots.style():
+        figure = plots.curves(ends, between)
+        for axis in figure.axes:
+            axis.set_xlim(0, epochs)
+    return figure

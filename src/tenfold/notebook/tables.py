@@ -49,14 +49,14 @@ def table(result: TrainResult | Evaluation | Comparison | Exported) -> Table:
     from tenfold.export.verdicts import Exported
     from tenfold.training import TrainResult
 
-    for kind, make in (
-        (TrainResult, _trained),
-        (Evaluation, _measured),
-        (Comparison, _compared),
-        (Exported, _exported),
-    ):
-        if isinstance(result, kind):
-            return make(result)  # type: ignore[operator]
+    if isinstance(result, TrainResult):
+        return _trained(result)
+    if isinstance(result, Evaluation):
+        return _measured(result)
+    if isinstance(result, Comparison):
+        return _compared(result)
+    if isinstance(result, Exported):
+        return _exported(result)
     raise CallError(f"There is no table of {type(result).__name__}.", "Give what train, evaluate, compare … return.")
 
 
