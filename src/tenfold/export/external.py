@@ -39,7 +39,7 @@ def simplified(data: bytes, height: int, width: int) -> Any:
     if model.functions:
         raise BundleError("The exporter's graph holds functions.")
     _strip(model)
-    _name_constants(onnx, model.graph)
+    name_constants(onnx, model.graph)
     _Simplifier(onnx, model, height, width).run()
     _drop_unused(model.graph)
     return model
@@ -58,7 +58,7 @@ def _strip(model: Any) -> None:
         del tensor.metadata_props[:]
 
 
-def _name_constants(onnx: Any, graph: Any) -> None:
+def name_constants(onnx: Any, graph: Any) -> None:
     """Constant nodes become initializers, and what only has another name gets its first one."""
     kept, alias = [], dict[str, str]()
     for node in graph.node:
