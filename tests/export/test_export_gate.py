@@ -214,6 +214,40 @@ def test_a_batch_norm_that_turns_the_order_round_stays_behind_its_pool(turned: b
     np.testing.assert_allclose(after, before, atol=1e-3)
 
 
+def test_what_the_step_to_gelu_turns_into_inputs_are_weights() -> None:
+    """ReduceMean's axes and Split's sizes, attributes before opset 18: a transformer's graph has them beside GELU."""
+    import onnx as package
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tenfold.runtimes import graph as reader
+    from tenfold.runtimes import onnxruntime
+
+    numbers = {"root": np.sqrt(2), "one": 1.0, "half": 0.5}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=1),
+        helper.make_node("ReduceMean", ["x"], ["rows"], axes=[1], keepdims=0),
+        helper.make_node("Div", ["rows", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["raised"]),
+        helper.make_node("Mul", ["rows", "raised"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 6, 6, 3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in numbers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+    before = onnxruntime.values(model.SerializeToString(), images, ["out"], "it")[0]
+    folded = fold.folded(package, model)
+    assert [node.op_type for node in folded.graph.node] == ["Cast", "ReduceMean", "Gelu"]
+    reader.inspect(folded.SerializeToString(), "it")
+    np.testing.assert_allclose(onnxruntime.values(folded.SerializeToString(), images, ["out"], "it")[0], before, 1e-5)
+
+
 # ---- what strangers send ---------------------------------------------------------------------------------------------
 
 

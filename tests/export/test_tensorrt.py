@@ -55,7 +55,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return SimpleNamespace(run=lambda names, given: told.append(given["pixels"].shape))
 
     monkeypatch.setattr(providers, "session", session)
-    monkeypatch.setattr(runtime, "require", lambda package=None: None)
+    monkeypatch.setattr(runtime, "missing", lambda package=None: None)
     monkeypatch.setattr(runtime, "here", lambda package=None: PLACE)
     return told
 
@@ -198,9 +198,12 @@ def test_an_engine_of_others_is_not_run(made: Path) -> None:
         runtime.admit(b"", {"tenfold.built_for": '{"card": "A Card"}'}, PLACE, "it")
 
 
-def test_an_artifact_is_opened_on_the_card_alone(four: Path, made: Path) -> None:
+def test_an_artifact_is_opened_on_the_card_alone(four: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (made / "bundle.json").write_bytes((four / "manifest.json").read_bytes())
     artifact.seal(made, artifact.Artifact("tensorrt", "tensorrt", "model.onnx", "now", "0", {}, {"passed": True}, {}))
     assert artifact.open(made).said.name == "tiny-run"
     with pytest.raises(CallError, match="computed on cuda alone, as every tensorrt, not on cpu"):
         tenfold.load(made, device="cpu", quick=True)
+    monkeypatch.setattr(runtime, "missing", lambda package=None: "There is no NVIDIA card here.")
+    with pytest.raises(UnsupportedError, match=r"model\.onnx is computed by TensorRT\. There is no NVIDIA card here\."):
+        tenfold.load(made)

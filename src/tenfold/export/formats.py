@@ -11,6 +11,7 @@ from tenfold.export.gate import EXACT, FP16, INT8, Tolerance
 from tenfold.runtimes import base as runtimes
 
 ALL = "all"
+NOT_HERE = "{} can't be exported here. "
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Format:
             try:
                 runtimes.load(self.runtime).require()
             except UnsupportedError as error:
-                raise UnsupportedError(f"{name} can't be exported here. {error.message}", error.hint) from None
+                raise UnsupportedError(NOT_HERE.format(name) + error.message, error.hint) from None
         if (missing := self.missing()) is not None:
             raise MissingExtraError(*missing, f"Exporting to {name}")
 

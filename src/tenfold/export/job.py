@@ -178,7 +178,8 @@ def _one(name: str, bundle: Bundle, place: Path, pictures: _Pictures, allow_drif
     except MissingExtraError as error:
         return Result(name, "not installed", message=f"pip install 'tenfold[{error.extra}]'")
     except UnsupportedError as error:
-        return Result(name, "unavailable", message=f"{error.message} {error.hint}")
+        lacking = error.message.removeprefix(formats.NOT_HERE.format(name))
+        return Result(name, "unavailable", message=f"{lacking} {error.hint}")
     if entry.calibrated and pictures.missing is not None:
         return Result(name, "unavailable", message=f"It is calibrated on training images. {pictures.missing}")
     total = sum(map(len, pictures.expected.values()))

@@ -217,7 +217,8 @@ def open_artifact(path: Path, *, threads: int | None = None, where: str) -> Onnx
     that was not built here; BundleError where it does not load.
     """
     said = metadata(path, where)
-    require()
+    if (lacking := missing()) is not None:
+        raise UnsupportedError(f"{where} is computed by TensorRT. {lacking}", HINT)
     engine = onnxruntime.read(path.with_name(ENGINE))
     admit(engine, said, here(), where)
     _libraries()
