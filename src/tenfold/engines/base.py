@@ -232,6 +232,10 @@ class Engine(ABC):
     def check(self, architecture: Architecture, recipe: Recipe, device: Device) -> None:
         """Raises UnsupportedError for the first thing this engine or device can't do, and says which can."""
 
+    def precisions(self, device: Device) -> list[str]:
+        """What the device computes in natively, ``fp32`` first."""
+        return ["fp32"]
+
     def warm_up(self, device: Device) -> None:  # noqa: B027 (an engine may have nothing to do)
         """Does what the first work on ``device`` would wait for. Called in a thread of its own while data is read."""
 
@@ -252,6 +256,18 @@ class Engine(ABC):
         tta: str = "none",
     ) -> np.ndarray:
         """float32 logits N×classes for uint8 images N×H×W×3."""
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives :meth:`logits` of images again and again: where an engine can, the network is built and its
+        weights are sent to the device once."""
+        return lambda images: self.logits(architecture, weights, images, device, precision=precision)
 
     def library(self, name: str) -> external.Library:
         """Another package's networks, where ENGINES says that this engine reaches them."""

@@ -3,7 +3,7 @@ the first is loaded, and stays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -40,6 +40,11 @@ class KerasEngine(base.Engine):
 
         check(self.name, architecture, recipe)
 
+    def precisions(self, device: base.Device) -> list[str]:
+        from tenfold.engines.keras import devices
+
+        return list(dict.fromkeys(["fp32", devices.precision("auto", device)]))
+
     def warm_up(self, device: base.Device) -> None:
         import keras  # noqa: F401 (a second of imports, while data is read)
 
@@ -74,6 +79,21 @@ class KerasEngine(base.Engine):
         chosen.prepare(device, precision)
         sent = chosen.send(build.native(weights), device)
         return averaged(lambda x: inference.logits(architecture, sent, x, device, batch_size, precision), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        from tenfold.engines.keras import build, inference
+
+        chosen = framework.chosen()
+        chosen.prepare(device, precision)
+        sent = chosen.send(build.native(weights), device)
+        return lambda images: inference.logits(architecture, sent, images, device, 500, precision)
 
 
 def engine(name: str) -> base.Engine:

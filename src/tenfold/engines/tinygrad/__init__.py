@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +60,40 @@ class TinygradEngine(base.Engine):
         precision: str = "fp32",
         tta: str = "none",
     ) -> np.ndarray:
-        from tinygrad import Tensor
-
         from tenfold.engines.tinygrad.inference import logits
 
+        sent = _sent(weights, device)
         with devices.default(device):
-            where = devices.place(device)
-            sent = {name: Tensor(np.array(array, np.float32), device=where) for name, array in weights.items()}
-            Tensor.realize(*sent.values())
             return averaged(lambda x: logits(architecture, sent, x, device, batch_size), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        from tenfold.engines.tinygrad.inference import logits
+
+        sent = _sent(weights, device)
+
+        def answer(images: np.ndarray) -> np.ndarray:
+            with devices.default(device):
+                return logits(architecture, sent, images, device)
+
+        return answer
+
+
+def _sent(weights: Mapping[str, np.ndarray], device: base.Device) -> dict[str, Any]:
+    """The weights as realized tensors on the device."""
+    from tinygrad import Tensor
+
+    with devices.default(device):
+        where = devices.place(device)
+        sent = {name: Tensor(np.array(array, np.float32), device=where) for name, array in weights.items()}
+        Tensor.realize(*sent.values())
+    return sent
 
 
 def engine(name: str) -> base.Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -54,6 +54,9 @@ class TorchEngine(base.Engine):
             compiled.check(device)
         check_low_res(architecture, recipe)
 
+    def precisions(self, device: base.Device) -> list[str]:
+        return list(dict.fromkeys(["fp32", devices.precision("auto", device)]))
+
     def warm_up(self, device: base.Device) -> None:
         devices.warm_up(torch.device(device.name))
 
@@ -77,10 +80,27 @@ class TorchEngine(base.Engine):
         if not len(images):
             return np.empty((0, architecture.classes), np.float32)
         where = torch.device(device.name)
-        net = build.build(architecture)
-        build.load_weights(net, architecture, weights)
-        net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = _built(architecture, weights, where)
         return averaged(lambda x: logits(net, x, where, batch_size, precision), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        where = torch.device(device.name)
+        net = _built(architecture, weights, where)
+        return lambda images: logits(net, images, where, 500, precision)
+
+
+def _built(architecture: Architecture, weights: Mapping[str, np.ndarray], where: torch.device) -> torch.nn.Module:
+    net = build.build(architecture)
+    build.load_weights(net, architecture, weights)
+    net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
 
 
 def engine(name: str) -> base.Engine:
