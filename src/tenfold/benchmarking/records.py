@@ -31,6 +31,12 @@ from tenfold.errors import CallError
 FORMAT, VERSION = "tenfold-bench", 1
 MAX_BYTES = 64 * 2**20
 KINDS = ("inference", "training")
+# By kind: the time that one batch takes, and how long the first waits.
+LATENCY = {
+    "inference": ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms"),
+    "training": ("step_p50_ms", "step_p90_ms", "step_p99_ms"),
+}
+FIRST = {"inference": "first_prediction_seconds", "training": "first_step_seconds"}
 
 Kind = Literal["inference", "training"]
 Status = Literal["done", "refused", "failed"]
@@ -62,8 +68,9 @@ FIGURES: dict[str, Figure] = {
     "size_bytes": Figure("size", "bytes", "lower"),
     "accuracy": Figure("test\naccuracy", "fraction", "higher"),
     "golden_difference": Figure("golden\ndifference", "probability", "lower"),
-    # of training
+    # of training; latency is a step's
     "step_p50_ms": Figure("step\np50", "ms", "lower"),
+    "step_p90_ms": Figure("step\np90", "ms", "lower"),
     "step_p99_ms": Figure("step\np99", "ms", "lower"),
     "epoch_seconds": Figure("epoch", "s", "lower"),
     "first_step_seconds": Figure("first\nstep", "s", "lower"),
@@ -120,9 +127,10 @@ class Configuration:
     threads: int | None = None
 
     def __str__(self) -> str:
-        kind = [self.format] if self.format not in (None, "bundle") else [self.precision]
         threads = [f"{self.threads} thread{'' if self.threads == 1 else 's'}"] if self.threads else []
-        return " ".join(map(str, [self.runtime, self.device, *kind, *threads]))
+        exported = self.format not in (None, "bundle", "model.onnx")
+        name = [f"{self.format} export", self.device] if exported else [self.runtime, self.device, self.precision]
+        return " ".join([*map(str, name), *threads])
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,11 @@ class Row:
     provider: str | None = None
     figures: Mapping[str, Spread] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    @property
+    def speed(self) -> float:
+        """Median images/s; 0 where it was not measured."""
+        return self.median("images_per_second") or 0.0
 
     def median(self, name: str) -> float | None:
         """The figure's median; None where it was not measured."""
