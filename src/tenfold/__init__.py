@@ -7,9 +7,9 @@
     model.predict("cat.jpg")
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
-The modules behind train(), evaluate(), compare(), tune() and verify() are called training, evaluation, comparison,
-tuning and verification, because importing a submodule puts it under its own name into the package and would hide the
-function. That is also why the function of tenfold.export is called export_model().
+The modules behind train(), evaluate(), compare(), tune(), bench() and verify() are called training, evaluation,
+comparison, tuning, benchmarking and verification, because importing a submodule puts it under its own name into the
+package and would hide the function. That is also why the function of tenfold.export is called export_model().
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _HOME = {
     "TrainResult": "tenfold.training",
     "compare": "tenfold.comparison.work",
     "Comparison": "tenfold.comparison.records",
+    "bench": "tenfold.benchmarking.work",
+    "Benchmark": "tenfold.benchmarking.records",
     "load": "tenfold.predict",
     "Model": "tenfold.predict",
     "Prediction": "tenfold.predict",
@@ -49,6 +51,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "Dataset",
     "Evaluation",
@@ -63,6 +66,7 @@ __all__ = [
     "Tuning",
     "Verification",
     "__version__",
+    "bench",
     "compare",
     "evaluate",
     "export_model",
@@ -74,6 +78,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tenfold.benchmarking.records import Benchmark
+    from tenfold.benchmarking.work import bench
     from tenfold.comparison.records import Comparison
     from tenfold.comparison.work import compare
     from tenfold.data import load_dataset

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tenfold import children, processes
-from tenfold.benchmarking.records import Configuration, Trial
+from tenfold.benchmarking.records import Configuration, Status, Trial
 from tenfold.benchmarking.targets import Target
 from tenfold.benchmarking.worker import Job
 
@@ -78,14 +78,23 @@ def run(
         return Measured(Trial(configuration, number, "failed", why, **common), {})
     state = said.pop("state")
     devices = said.pop("devices", {})
-    status = (
-        "done" if state == "done" else "refused" if state == "refused" or (found and state == "absent") else "failed"
-    )
+    absent = found and state == "absent"
+    status: Status = "done" if state == "done" else "refused" if state == "refused" or absent else "failed"
     if status == "done" and first:
         said["figures"]["size_bytes"] = float(target.size(configuration.runtime))
     if status != "done":
         said |= {"figures": {}, "by_batch": {}}
     return Measured(Trial(configuration, number, status, **{**said, **common}), devices)
+
+
+def devices_of(runtime: str, home: Path) -> dict[str, list[str]]:
+    """What a runtime has here, asked in a process of its own; nothing where it can't tell."""
+    outcome = home / "devices.json"
+    outcome.unlink(missing_ok=True)
+    command = [*children.command(WORKER), "--devices", runtime, str(outcome)]
+    log = home / "devices.log"
+    processes.run(command, stdout=log, stderr=log, cwd=Path.cwd(), env=children.environment(), limit=LIMIT_SECONDS)
+    return _said(outcome) or {}
 
 
 def _said(outcome: Path) -> dict[str, Any] | None:

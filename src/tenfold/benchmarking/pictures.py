@@ -59,7 +59,7 @@ def gather(
         if labels is not None:
             np.save(folder / LABELS, labels, allow_pickle=False)
         files = [np.frombuffer(decode.jpeg(image), np.uint8) for image in asked[:FILES]]
-        np.savez(folder / PICTURES, **{f"{i:03d}": file for i, file in enumerate(files)})
+        np.savez(folder / PICTURES, *files)
         folders[subject.name] = folder
     return Pictures(folders, images, tuple(dict.fromkeys(notes)))
 

@@ -24,6 +24,8 @@ BUNDLE = "bundle"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Whatever its weights are stored in, a format that is not here computes in float32.
 _PRECISION = {"onnx-fp16": "fp16", "onnx-int8": "int8", "litert-int8": "int8"}
+# Engines made for cards: on a processor their first answers take minutes, and are the slowest.
+SLOW_ON_CPU = ("opencl",)
 
 
 @dataclass(frozen=True)
@@ -217,9 +219,19 @@ def check(wanted: Wanted) -> None:
             raise CallError(f"No {kind} is named.")
 
 
-def plan(found: Found, wanted: Wanted) -> tuple[list[tuple[Target, Configuration]], list[str]]:
-    """The configurations to measure, in order, and a sentence for what is left out. Where devices or precisions are
-    not named, only ``cpu`` and ``fp32``: what else a runtime has, its first process tells (see :func:`more`)."""
+@dataclass(frozen=True)
+class Plan:
+    """``first``: the configurations to measure, in order; ``asked``: those that are not measured themselves, but whose
+    runtime is asked what else it has; ``notes``: a sentence for what is left out."""
+
+    first: list[tuple[Target, Configuration]]
+    asked: list[tuple[Target, Configuration]]
+    notes: list[str]
+
+
+def plan(found: Found, wanted: Wanted) -> Plan:
+    """Where devices or precisions are not named, only ``cpu`` and ``fp32``: what else a runtime has, its first process
+    tells (see :func:`more`)."""
     made: dict[Configuration, Target] = {}
     for target in found.targets:
         for runtime in _runtimes(target, wanted):
@@ -239,7 +251,14 @@ def plan(found: Found, wanted: Wanted) -> tuple[list[tuple[Target, Configuration
             "Nothing is left to measure: no target has this runtime, device and precision.",
             "Leave out --runtimes, --devices or --precisions.",
         )
-    return [(target, one) for one, target in made.items()], notes
+    asked = {}
+    if wanted.runtimes is None and wanted.devices is None:
+        asked = {one: made.pop(one) for one in list(made) if one.runtime in SLOW_ON_CPU}
+        notes += [f"Left out: {name} on the processor, where it compiles for minutes; --runtimes {name} measures it."
+                  for name in dict.fromkeys(one.runtime for one in asked)]  # fmt: skip
+    return Plan(
+        [(target, one) for one, target in made.items()], [(target, one) for one, target in asked.items()], notes
+    )
 
 
 def more(

@@ -123,10 +123,10 @@ def bench(
     listen = listen or (lambda event: None)
     targets.check(wanted)
     found = targets.find(named)
-    planned, notes = targets.plan(found, wanted)
+    planned = targets.plan(found, wanted)
     folder = _folder(out, found)
     with results_folder(folder, FILE, "benchmark"), children.interrupted_by_signals():
-        home = _Home(folder, call, found, notes)
+        home = _Home(folder, call, found, planned.notes)
         home.load()
         try:
             with tempfile.TemporaryDirectory(prefix="tenfold-bench-") as temporary:
@@ -209,8 +209,8 @@ class _Work:
         self.number = 0
         self.found: set[Configuration] = set()
 
-    def run(self, planned: list[tuple[Target, Configuration]]) -> None:
-        planned = list(planned)
+    def run(self, plan: targets.Plan) -> None:
+        planned = [*plan.first, *self._cards(plan.asked)]
         for number in range(self.call.rounds):
             started = time.monotonic()
             at = 0
@@ -232,6 +232,17 @@ class _Work:
                     f"{limit:g} s."
                 )
                 return
+
+    def _cards(self, asked: Sequence[tuple[Target, Configuration]]) -> list[tuple[Target, Configuration]]:
+        """What runtimes that are not measured on the processor have beside it."""
+        devices = {c.runtime: child.devices_of(c.runtime, self.temporary) for _, c in asked}
+        found = []
+        for target, configuration in asked:
+            told = {name: native for name, native in devices[configuration.runtime].items() if name != "cpu"}
+            for one in targets.more(target, configuration, told, self.call.wanted):
+                self.found.add(one)
+                found.append((target, one))
+        return found
 
     def _one(self, target: Target, configuration: Configuration, number: int, each: int) -> dict[str, list[str]]:
         self.number += 1

@@ -1,4 +1,5 @@
-"""The process in which one configuration is measured: ``python -m tenfold.benchmarking.worker JOB``.
+"""The process in which one configuration is measured: ``python -m tenfold.benchmarking.worker JOB``; with ``--devices
+RUNTIME FILE`` it only writes what devices a runtime has.
 
 JOB is a JSON file (:class:`Job`). Pictures lie beside it as .npy files. What was measured is written whole as one JSON
 file, because frameworks print what they like on standard output.
@@ -77,6 +78,11 @@ class Outcome:
 
 
 def main() -> None:
+    if sys.argv[1] == "--devices":
+        from tenfold.benchmarking import opening
+
+        paths.write_whole(Path(sys.argv[3]), json.dumps(opening.devices(sys.argv[2])))
+        return
     job = Job(**json.loads(Path(sys.argv[1]).read_bytes()))
     outcome = Outcome()
     try:

@@ -11,7 +11,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.train import duration
+from tenfold.cli.options import duration
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
