@@ -174,6 +174,10 @@ class TestEngine:
         assert np.allclose(logits(images), logits(images, batch_size=9), atol=1e-4)
         both = (logits(images) + logits(np.ascontiguousarray(images[:, :, ::-1]))) / 2
         assert np.allclose(logits(images, tta="flip"), both, atol=1e-4)
+        answers = engine.answers(task.architecture, task.weights, task.device)
+        for part in (images, images[:1], images[5:9]):
+            assert np.allclose(answers(part), logits(part), atol=1e-4)
+        assert engine.precisions(task.device)[0] == "fp32"
 
     @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
     def test_overfits_64_images(self, engine: base.Engine, squares: Dataset, optimizer: str) -> None:

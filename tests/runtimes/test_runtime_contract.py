@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tenfold.bundle import golden, store
-from tenfold.errors import BundleError, CallError, MissingExtraError, UnknownNameError
+from tenfold.errors import BundleError, CallError, MissingExtraError, UnknownNameError, UnsupportedError
 from tenfold.runtimes import base, onnxruntime, openvino
 from tenfold.runtimes.base import Runtime
 
@@ -145,6 +145,19 @@ def test_openvino_is_inspected_first_and_says_what_is_wrong(tmp_path: Path, bund
         openvino.open(b"\x3a\xff", where="m.onnx")
     with pytest.raises(CallError, match="threads must be 1 or more"):
         openvino.open(bundle_folder / "model.onnx", threads=0)
+
+
+@needs_openvino
+def test_openvino_takes_the_devices_and_precisions_that_are_here(bundle_folder: Path) -> None:
+    name, native = openvino.devices()["cpu"]
+    assert name and native[0] == "fp32"
+    with pytest.raises(UnknownNameError, match=r"No device is called 'tpu' for OpenVINO here"):
+        openvino.open(bundle_folder / "model.onnx", device="tpu")
+    with pytest.raises(UnknownNameError, match="precision"):
+        openvino.open(bundle_folder / "model.onnx", precision="fp8")
+    for precision in {"bf16", "fp16"} - set(native):
+        with pytest.raises(UnsupportedError, match=f"does not compute in {precision}"):
+            openvino.open(bundle_folder / "model.onnx", precision=precision)
 
 
 @needs_openvino
