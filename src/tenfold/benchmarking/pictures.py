@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def _test(
     part = stored.part_of(dataset, "test")
     chosen = np.linspace(0, len(part) - 1, min(count, len(part))).round().astype(int)
     facts = manifest.provenance.get("dataset")
-    fingerprint = facts.get("fingerprint") if isinstance(facts, dict) else None
+    fingerprint = facts.get("fingerprint") if isinstance(facts, Mapping) else None
     notes = []
     if data is None and fingerprint != dataset.fingerprint:
         notes.append(

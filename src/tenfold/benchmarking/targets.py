@@ -161,7 +161,7 @@ class _Seen:
             return known.name
         name = self._free(manifest.name, digest, path)
         facts = manifest.provenance.get("dataset")
-        source = facts.get("source") if isinstance(facts, dict) else None
+        source = facts.get("source") if isinstance(facts, Mapping) else None
         size = manifest.geometry
         self.subjects.append(
             Subject(

@@ -124,23 +124,22 @@ def bench(
     targets.check(wanted)
     found = targets.find(named)
     planned = targets.plan(found, wanted)
-    folder = _folder(out, found)
-    with results_folder(folder, FILE, "benchmark"), children.interrupted_by_signals():
-        home = _Home(folder, call, found, planned.notes)
-        home.load()
-        try:
-            with tempfile.TemporaryDirectory(prefix="tenfold-bench-") as temporary:
-                shown = gathering.gather(Path(temporary), found, data, test_images, listen)
-                home.notes += shown.notes
+    with children.interrupted_by_signals(), tempfile.TemporaryDirectory(prefix="tenfold-bench-") as temporary:
+        shown = gathering.gather(Path(temporary), found, data, test_images, listen)
+        folder = _folder(out, found)
+        with results_folder(folder, FILE, "benchmark"):
+            home = _Home(folder, call, found, [*planned.notes, *shown.notes])
+            home.load()
+            try:
                 _Work(home, call, shown.folders, Path(temporary), listen).run(planned)
-        except KeyboardInterrupt:
-            home.write("interrupted")
-            raise StoppedError(
-                f"Stopped; {home.measured()} kept.",
-                f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
-            ) from None
-        result = home.write("finished")
-        _draw(result)
+            except KeyboardInterrupt:
+                home.write("interrupted")
+                raise StoppedError(
+                    f"Stopped; {home.measured()} kept.",
+                    f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
+                ) from None
+            result = home.write("finished")
+            _draw(result)
     return result
 
 
