@@ -95,10 +95,8 @@ def test_a_runtime_tells_of_more(bundle_folder: Path, export: Callable[..., Path
     exact = Wanted(None, None, ("fp16",), (None,))
     assert [c.precision for c in targets.more(bundle, first, told, exact)] == ["fp16", "fp16"]
     own = Configuration("tiny-run", "onnxruntime", "cpu", "fp16", "onnx-fp16")
-    cards = {"cuda": ["fp32"], "tensorrt": ["fp32", "fp16"], "cpu": ["fp32"]}
-    assert [(c.device, c.precision) for c in targets.more(fp16, own, cards, ANY)] == [
-        ("cuda", "fp16"), ("tensorrt", "fp16")
-    ]  # fmt: skip
+    cards = {"cuda": ["fp32"], "cpu": ["fp32"]}
+    assert [(c.device, c.precision) for c in targets.more(fp16, own, cards, ANY)] == [("cuda", "fp16")]
 
 
 def test_two_runs_and_an_artifact_alone(bundle_content: Any, bundle_folder: Path, tmp_path: Path, export: Any) -> None:

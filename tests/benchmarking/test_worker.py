@@ -17,7 +17,7 @@ from tenfold.benchmarking import child, pictures, targets, worker
 from tenfold.benchmarking.records import Configuration
 from tenfold.benchmarking.worker import Job, Outcome
 from tenfold.data.dataset import Dataset, Geometry, Split
-from tenfold.errors import BundleError, DataError, DeviceError, UnknownNameError, UnsupportedError
+from tenfold.errors import BundleError, CallError, DataError, DeviceError, UnsupportedError
 from tenfold.runtimes import onnxruntime
 
 
@@ -47,8 +47,9 @@ def card_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ONNX Runtime that was built for CUDA and finds no card: it goes on on the CPU without a word."""
     real = library.InferenceSession
 
-    def session(data: bytes, options: Any = None, providers: Any = None) -> Any:
-        return real(data, options, providers=["CPUExecutionProvider"])
+    def session(data: bytes, options: Any = None, providers: Any = None, **more: Any) -> Any:
+        plain = library.SessionOptions()
+        return real(data, plain, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(library, "InferenceSession", session)
     monkeypatch.setattr(library, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -107,8 +108,11 @@ def test_calls_are_timed_until_there_are_enough() -> None:
 
 
 def test_a_fall_back_to_the_cpu_is_an_error(job: Job, card_falls_back: None) -> None:
-    with pytest.raises(DeviceError, match="cuda was asked for, but ONNX Runtime took CPUExecutionProvider"):
-        worker._work(dataclasses.replace(job, device="cuda"), Outcome())
+    assert onnxruntime.devices() == ["cuda", "cpu"]
+    outcome = Outcome()
+    with pytest.raises(CallError, match="was to be computed by CUDA, and ONNX Runtime took CPU"):
+        worker._work(dataclasses.replace(job, device="cuda"), outcome)
+    assert outcome.ran_on is None and not outcome.by_batch
 
 
 def test_work_on_another_provider_is_an_error(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,32 +120,17 @@ def test_work_on_another_provider_is_an_error(bundle_folder: Path, monkeypatch: 
     found = onnxruntime.placed(data, images, where="model.onnx")
     assert list(found) == ["CPUExecutionProvider"] and any("Conv" in name for name in found["CPUExecutionProvider"])
     real = onnxruntime._session
-    monkeypatch.setattr(onnxruntime, "_session", lambda *args, profile: real(*args[:4], profile=profile))
+    monkeypatch.setattr(onnxruntime, "_session", lambda *args: real(*args[:4], "cpu", args[5]))
     with pytest.raises(DeviceError, match=r"Conv.* ran on CPUExecutionProvider, not on CUDAExecutionProvider"):
         onnxruntime.placed(data, images, device="cuda", where="model.onnx")
 
 
-def test_devices_and_precisions_that_onnx_runtime_has_not(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = (bundle_folder / "model.onnx").read_bytes()
+def test_a_card_that_onnx_runtime_was_not_built_for_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(UnsupportedError, match="built without CUDAExecutionProvider") as caught:
-        onnxruntime.start(data, {}, device="cuda", where="model.onnx")
+    assert onnxruntime.devices() == ["cpu"]
+    with pytest.raises(UnsupportedError, match="ONNX Runtime has no CUDA here") as caught:
+        worker._work(dataclasses.replace(job, device="cuda"), Outcome())
     assert "onnxruntime-gpu" in str(caught.value)
-    with pytest.raises(UnsupportedError, match="graph's own precision"):
-        onnxruntime.start(data, {}, precision="bf16", where="model.onnx")
-    for name in ("cdua", "cpu:1", "cuda:x"):
-        with pytest.raises(UnknownNameError):
-            onnxruntime.start(data, {}, device=name, where="model.onnx")
-
-
-def test_the_providers_of_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(library, "get_available_providers", lambda: every)
-    assert onnxruntime.devices() == ["cuda", "tensorrt", "cpu"]
-    cuda, last = onnxruntime._providers("cuda:1", "fp32")
-    assert cuda == ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}) and last == "CPUExecutionProvider"
-    tensorrt, *rest = onnxruntime._providers("tensorrt", "fp16")
-    assert tensorrt == ("TensorrtExecutionProvider", {"device_id": "0", "trt_fp16_enable": "1"}) and len(rest) == 2
 
 
 # ---- as a process ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tenfold.bundle import store
 from tenfold.bundle.manifest import MODEL
 from tenfold.data.dataset import Geometry
 from tenfold.engines.base import ENGINES
-from tenfold.errors import CallError
+from tenfold.errors import CallError, DeviceError, UnsupportedError
 from tenfold.runtimes import base, graph, onnxruntime
 from tenfold.runtimes.base import Runtime
 
@@ -33,6 +33,8 @@ def open(
     path: Path, kind: str, runtime: str, *, device: str = "cpu", precision: str = "fp32", threads: int | None = None
 ) -> Opened:
     """``kind``: the target's format, ``bundle``, ``model.onnx`` or an artifact's. Raises as the runtimes do."""
+    if runtime == "onnxruntime" and device != "cpu":
+        _check_onnx(device)
     if kind not in ("bundle", MODEL):
         return _artifact(path, device, threads)
     if kind == MODEL:
@@ -48,10 +50,18 @@ def open(
     metadata = graph.inspect(data, where)
     geometry = graph.describe(metadata, where).geometry
     if runtime == "onnxruntime":
-        opened = onnxruntime.start(data, metadata, threads=threads, device=device, precision=precision, where=where)
+        opened = onnxruntime.start(data, metadata, threads=threads, device=device, where=where)
         return Opened(opened, geometry, _label(runtime, opened.device, device), data)
     found = base.load(runtime).open(data, threads=threads, where=where, device=device, precision=precision)
     return Opened(found, geometry, _label(runtime, found.device, device))
+
+
+def _check_onnx(device: str) -> None:
+    """UnsupportedError where ONNX Runtime was built without the device: it can't be had here, which is no failure."""
+    try:
+        onnxruntime.check_device(device)
+    except CallError as error:
+        raise UnsupportedError(error.message, error.hint) from None
 
 
 def _artifact(path: Path, device: str, threads: int | None) -> Opened:
@@ -71,20 +81,24 @@ def _label(runtime: str, ran_on: str, device: str) -> str:
         from tenfold.runtimes import openvino
 
         return openvino.devices().get(device, (device, []))[0]
-    return cards.name(int(device.partition(":")[2] or 0)) or device
+    from tenfold.runtimes import tensorrt
+
+    number = int(device.partition(":")[2] or 0)
+    first = tensorrt.card() if number == 0 else None
+    return cards.name(number) or (first[0] if first else device)
 
 
 def devices(runtime: str) -> dict[str, list[str]]:
     """The devices that a runtime has here, of several alike the first, each with the precisions that it computes in
     natively."""
     if runtime == "onnxruntime":
-        return {name: ["fp32", "fp16"] if name == "tensorrt" else ["fp32"] for name in onnxruntime.devices()}
+        return {name: ["fp32"] for name in onnxruntime.devices()}
     if runtime == "openvino":
         from tenfold.runtimes import openvino
 
         return {name: native for name, (_, native) in openvino.devices().items()}
     if runtime not in ENGINES:
-        return {"cpu": ["fp32"]}
+        return {"cuda" if runtime == "tensorrt" else "cpu": ["fp32"]}
     from tenfold.engines import base as engines
 
     engine = engines.load(runtime)
@@ -97,16 +111,16 @@ def devices(runtime: str) -> dict[str, list[str]]:
     return found
 
 
-def provider(opened: Opened, images: np.ndarray, device: str, precision: str) -> str:
+def provider(opened: Opened, images: np.ndarray, device: str) -> str:
     """What of ONNX Runtime computed, by its own profile: ``CUDAExecutionProvider``, and how many of the operators it
     had where others had some. DeviceError where the network's work was another provider's."""
-    assert opened.graph is not None
-    found = onnxruntime.placed(opened.graph, images, device=device, precision=precision, where=MODEL)
-    wanted = onnxruntime.PROVIDERS[device.partition(":")[0]]
+    assert opened.graph is not None and isinstance(opened.runtime, onnxruntime.OnnxRuntime)
+    wanted = opened.runtime.provider
+    found = onnxruntime.placed(opened.graph, images, device=device, where=MODEL)
     count = {name: sum(operators.values()) for name, operators in found.items()}
-    if set(count) == {wanted}:
-        return wanted
     if wanted not in count:
-        raise CallError(f"ONNX Runtime's profile does not tell of {wanted}.")
+        raise DeviceError(f"By its profile ONNX Runtime computed nothing on {wanted}.")
+    if len(count) == 1:
+        return wanted
     rest = ", ".join(f"{n} on {name}" for name, n in count.items() if name != wanted)
     return f"{wanted} ({count[wanted]} of {sum(count.values())} operators; {rest})"

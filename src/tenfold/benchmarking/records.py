@@ -113,7 +113,7 @@ class Configuration:
 
     subject    the name of a Subject
     runtime    a runtime (``onnxruntime``) or an engine (``torch``)
-    device     as asked for: ``cpu``, ``cuda``, ``tensorrt`` …
+    device     as asked for: ``cpu``, ``cuda`` …
     precision  what it computes in: ``fp32``, ``bf16``, ``int8``
     format     of what is opened: ``bundle``, or an exported artifact's (``onnx-int8``); None for training
     threads    that compute; None is every core

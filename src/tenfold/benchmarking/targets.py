@@ -23,7 +23,7 @@ EXPORTS = "exports"
 BUNDLE = "bundle"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Whatever its weights are stored in, a format that is not here computes in float32.
-_PRECISION = {"onnx-fp16": "fp16", "onnx-int8": "int8", "litert-int8": "int8"}
+_PRECISION = {"onnx-fp16": "fp16", "onnx-int8": "int8", "litert-int8": "int8", "tensorrt-fp16": "fp16"}
 # Engines made for cards: on a processor their first answers take minutes, and are the slowest.
 SLOW_ON_CPU = ("opencl",)
 
@@ -235,7 +235,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
     made: dict[Configuration, Target] = {}
     for target in found.targets:
         for runtime in _runtimes(target, wanted):
-            for device in wanted.devices or ("cpu",):
+            for device in wanted.devices or ("cuda" if runtime == "tensorrt" else "cpu",):
                 for precision in _precisions(target, wanted):
                     for threads in wanted.threads:
                         if not _possible(target, runtime, device, precision):
@@ -307,11 +307,13 @@ def _possible(target: Target, runtime: str, device: str, precision: str) -> bool
     if target.precision is None and precision == "int8":
         return False
     if runtime == "onnxruntime" and target.precision is None and precision != "fp32":
-        return (kind, precision) == ("tensorrt", "fp16")
+        return False
+    if runtime == "tensorrt":
+        return device == "cuda"
     if kind == "cpu":
         return True
     if runtime == "onnxruntime":
-        return kind in ("cuda", "tensorrt")
+        return kind == "cuda"
     if runtime == "openvino":
-        return kind in ("gpu", "npu")
-    return runtime in ENGINES and kind not in ("tensorrt", "npu")
+        return target.precision is None and kind in ("gpu", "npu")
+    return runtime in ENGINES and kind != "npu"

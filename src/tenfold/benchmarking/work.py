@@ -100,7 +100,7 @@ def bench(
     runs         one or several: the folder of a run (its exports take part), of a bundle or an exported artifact, or a
                  model.onnx
     runtimes     names of runtimes and engines; where None all that are installed
-    devices      ``cpu``, ``cuda``, ``tensorrt`` …; where None all that each runtime has
+    devices      ``cpu``, ``cuda`` …; where None all that each runtime has
     precisions   ``fp32``, ``bf16``, ``fp16``, ``int8``; where None those that the device computes in natively, and an
                  artifact's own
     threads      how many cores the process may use; where None all

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tenfold import hardware, paths
-from tenfold.errors import DeviceError, MissingExtraError, TenfoldError, UnknownNameError, UnsupportedError
+from tenfold.errors import MissingExtraError, TenfoldError, UnknownNameError, UnsupportedError
 
 if TYPE_CHECKING:
     from tenfold.benchmarking.opening import Opened
@@ -90,9 +90,9 @@ def main() -> None:
         outcome.state = "done"
     except (UnsupportedError, MissingExtraError, UnknownNameError) as error:
         outcome.state, outcome.why = "refused", str(error)
-    except DeviceError as error:
-        outcome.state, outcome.why = "failed" if outcome.ran_on else "absent", str(error)
     except TenfoldError as error:
+        # a card whose libraries are missing, or that has no kernel, shows when the model is opened
+        outcome.state = "absent" if outcome.ran_on is None and job.device != "cpu" else "failed"
         outcome.why = str(error)
     except Exception as error:  # whatever a framework throws becomes a line of the table
         from tenfold.runtimes.batches import first_line
@@ -124,17 +124,14 @@ def _work(job: Job, outcome: Outcome) -> None:
     images = _images(job)
     for size in job.batch_sizes:
         outcome.by_batch[str(size)] = _measure(opened, images, pictures, size, job.seconds)
-        if job.device.startswith(("cuda", "tensorrt")) and (taken := cards.memory_bytes()):
+        if job.device.startswith("cuda") and (taken := cards.memory_bytes()):
             outcome.by_batch[str(size)]["device_memory_bytes"] = taken
     if job.first:
         _check_accuracy(job, opened, outcome)
-    if opened.graph is not None:
-        if job.first and job.device != "cpu":
-            outcome.provider = opening.provider(opened, images[:1], job.device, job.precision)
-        else:
-            from tenfold.runtimes.onnxruntime import PROVIDERS
-
-            outcome.provider = PROVIDERS[job.device.partition(":")[0]]
+    if opened.graph is not None and job.first and job.device != "cpu":
+        outcome.provider = opening.provider(opened, images[:1], job.device)
+    else:
+        outcome.provider = getattr(opened.runtime, "provider", None)
 
 
 def _limit(threads: int | None) -> None:
@@ -152,6 +149,7 @@ _PACKAGES = {
     "savedmodel": ("tensorflow",),
     "litert": ("ai-edge-litert",),
     "torchexport": ("torch",),
+    "tensorrt": ("onnxruntime-gpu", "tensorrt"),
     "torch": ("torch",),
     "tensorflow": ("tensorflow", "keras"),
     "jax": ("jax", "keras"),

@@ -41,7 +41,7 @@ def bench(
         typer.Option(
             metavar="NAMES",
             rich_help_panel=WHAT,
-            help="Such as cpu,cuda,tensorrt (default: all each runtime has here).",
+            help="Such as cpu,cuda (default: all each runtime has here).",
         ),
     ] = None,
     precisions: Annotated[

@@ -17,7 +17,6 @@ from tenfold.runtimes import batches, graph, providers
 from tenfold.runtimes.base import Runtime
 from tenfold.runtimes.batches import Sizes
 
-
 # An operator whose name has one of these computes what a network is about; the rest moves and shapes.
 HEAVY = ("Conv", "MatMul", "Gemm")
 
@@ -25,7 +24,8 @@ HEAVY = ("Conv", "MatMul", "Gemm")
 class OnnxRuntime(Runtime):
     """A model in ONNX Runtime. Made by :func:`open` and :func:`start`.
 
-    ``sizes`` are the graph's own; ``provider`` is what computes (``CPUExecutionProvider``); ``metadata`` its texts, unchecked beyond their bounds.
+    ``sizes`` are the graph's own; ``provider`` is what computes (``CPUExecutionProvider``); ``metadata`` its texts,
+    unchecked beyond their bounds.
     """
 
     name = "onnxruntime"
