@@ -142,12 +142,14 @@ def test_machines_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_real_benchmark(bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["bench", str(bundle_folder), "--runtimes", "onnxruntime", "--rounds", "1", "--seconds", "0.02"]
+    call += ["--threads", "1"]
     assert app.run([*call, "--batch-sizes", "1,4", "--test-images", "0", "--out", str(tmp_path / "b"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["format"] == "tenfold-bench" and [row["batch_size"] for row in said["rows"]] == [1, 4]
     figures = said["rows"][0]["figures"]
     assert figures["first_prediction_seconds"]["median"] > figures["open_seconds"]["median"] > 0
     assert figures["golden_difference"]["median"] < 1e-5 and said["rows"][0]["provider"] == "CPUExecutionProvider"
+    assert said["rows"][0]["configuration"]["threads"] == 1
     assert said["trials"][0]["versions"]["onnxruntime"] and said["status"] == "finished"
 
 

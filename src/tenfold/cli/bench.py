@@ -84,7 +84,11 @@ def bench(
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="TIME", rich_help_panel=HOW, help="Begin no round that would not end in 2m, 90s or 1h."),
+        typer.Option(
+            metavar="TIME",
+            rich_help_panel=HOW,
+            help="Begin no round that would not end in it: 90s, 10m, 1h (default: 2m).",
+        ),
     ] = None,
     any_model: Annotated[
         bool, typer.Option("--any-model", rich_help_panel=HOW, help="With compare: figures of different models too.")
