@@ -21,7 +21,7 @@ from tenfold.evaluation.svg import shorten
 
 MARKS = "o^sDvPX*"  # of batch sizes, from the smallest on
 LABEL, PANELS, GAP, RIGHT = 1.95, (2.9, 1.9, 1.35), 0.35, 0.3  # inches
-LINE, ABOVE, BELOW = 0.27, 1.0, 0.75
+LINE, ABOVE, BELOW = 0.27, 0.85, 0.75
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _lines(results: Sequence[Benchmark]) -> list[_Line]:
 
 
 def _figure(results: Sequence[Benchmark], lines: Sequence[_Line], names: Sequence[str]) -> Figure:
-    legend = 0.2 * len(results) if len(results) > 1 else 0.0
+    legend = 0.2 * (len(results) - 1)
     bars, above = LINE * len(lines) + 0.1, ABOVE + legend
     width = LABEL + sum(PANELS) + GAP * (len(PANELS) - 1) + RIGHT
     height = above + bars + BELOW
