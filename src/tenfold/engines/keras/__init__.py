@@ -3,7 +3,8 @@ the first is loaded, and stays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -48,8 +49,8 @@ class KerasEngine(base.Engine):
     def warm_up(self, device: base.Device) -> None:
         import keras  # noqa: F401 (a second of imports, while data is read)
 
-    def fit(self, job: base.Job) -> base.FitResult:
-        from tenfold.engines import loop
+    @contextlib.contextmanager
+    def steps(self, job: base.Job) -> Iterator[base.Steps]:
         from tenfold.engines.keras import devices
         from tenfold.engines.keras.stepper import Stepper
         from tenfold.engines.schedule import plan
@@ -57,7 +58,13 @@ class KerasEngine(base.Engine):
         steps = plan(job.recipe, len(job.dataset["train"]))
         precision = devices.precision(job.recipe.precision, job.device)
         framework.chosen().prepare(job.device, precision)
-        return loop.fit(job, Stepper(job, precision, steps), steps, precision)
+        yield base.Steps(Stepper(job, precision, steps), steps, precision)
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        from tenfold.engines import loop
+
+        with self.steps(job) as steps:
+            return loop.fit(job, steps.stepper, steps.plan, steps.precision)
 
     def logits(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,21 @@ class TinygradEngine(base.Engine):
             )
         check_low_res(architecture, recipe)
 
-    def fit(self, job: base.Job) -> base.FitResult:
+    @contextlib.contextmanager
+    def steps(self, job: base.Job) -> Iterator[base.Steps]:
         from tenfold.engines.tinygrad.stepper import Stepper
 
         steps = plan(job.recipe, len(job.dataset["train"]))
         with devices.default(job.device):
             stepper = Stepper(job, steps)
             try:
-                return loop.fit(job, stepper, steps, "fp32")
+                yield base.Steps(stepper, steps, "fp32")
             finally:
                 stepper.feed.close()
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        with self.steps(job) as steps:
+            return loop.fit(job, steps.stepper, steps.plan, steps.precision)
 
     def logits(
         self,
