@@ -6,6 +6,7 @@ Nothing falls back silently: the session is asked for one provider, and ``device
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from tenfold import hardware
 from tenfold.errors import BundleError, CallError, DeviceError
 from tenfold.runtimes import batches, graph, providers
-from tenfold.runtimes.base import Runtime
+from tenfold.runtimes.base import Node, Runtime
 from tenfold.runtimes.batches import Sizes
 
 # An operator whose name has one of these computes what a network is about; the rest moves and shapes.
@@ -136,6 +137,45 @@ def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> lis
         found: list[np.ndarray] = session.run(names, {graph.INPUT: images})
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+    return found
+
+
+def nodes(data: bytes, images: np.ndarray, runs: int, *, threads: int | None = None, where: str) -> list[list[Node]]:
+    """What each node took in each of ``runs`` runs over ``images``, after two that don't count, by ONNX Runtime's own
+    profiler. The nodes are those of the graph as it was optimized.
+
+    Raises BundleError where the model can't be loaded or does not run.
+    """
+    import json
+    import tempfile
+
+    _check_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="tenfold-profile-") as folder:
+        session = _session(data, threads, False, where, profile=f"{folder}/profile")
+        try:
+            for _ in range(2 + runs):
+                session.run([graph.OUTPUT], {graph.INPUT: images})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    return nodes_by_run(events)[2:]
+
+
+def nodes_by_run(events: Sequence[dict[str, Any]]) -> list[list[Node]]:
+    """The nodes of each run in the events of ONNX Runtime's profiler (microseconds)."""
+    runs = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])
+    found: list[list[Node]] = [[] for _ in runs]
+    at = 0
+    for event in sorted((e for e in events if e.get("cat") == "Node"), key=lambda e: e["ts"]):
+        name = str(event["name"])
+        if not name.endswith("_kernel_time"):
+            continue
+        while at < len(runs) and event["ts"] > runs[at]["ts"] + runs[at]["dur"]:
+            at += 1
+        if at < len(runs) and event["ts"] >= runs[at]["ts"]:
+            operator = str(event.get("args", {}).get("op_name", ""))
+            node = Node(name.removesuffix("_kernel_time"), operator, event["ts"] / 1e6, event["dur"] / 1e6)
+            found[at].append(node)
     return found
 
 

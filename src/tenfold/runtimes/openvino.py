@@ -8,6 +8,7 @@ moved the probabilities of a model of digits by 3e-4 where float32 moves them by
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from tenfold import hardware
 from tenfold.errors import BundleError, CallError, DeviceError, MissingExtraError, UnknownNameError, UnsupportedError
 from tenfold.runtimes import batches, graph, ir
-from tenfold.runtimes.base import Runtime
+from tenfold.runtimes.base import Node, Runtime
 from tenfold.runtimes.batches import Sizes
 from tenfold.runtimes.onnxruntime import read
 
@@ -82,6 +83,52 @@ def devices() -> dict[str, tuple[str, list[str]]]:
         able = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
         native = [word for word in _TYPES if word == "fp32" or word.upper() in able]
         found[name.lower()] = (str(core.get_property(name, "FULL_DEVICE_NAME")), native)
+    return found
+
+
+def nodes(
+    source: bytes | Path, images: np.ndarray, runs: int, *, threads: int | None = None, where: str
+) -> list[list[Node]]:
+    """What each node took in each of ``runs`` runs over ``images``, after two that don't count, by OpenVINO's own
+    counters. The nodes are those of the graph as it was compiled; its counters tell how long and not when, so nodes
+    follow one another from the run's start.
+
+    ``source``: a model.onnx's bytes, or the path of an IR's XML with its weights beside it; both have been inspected.
+    Raises BundleError where the model can't be loaded or does not run.
+    """
+    openvino = package()
+    core = openvino.Core()
+
+    def read() -> Any:
+        if isinstance(source, bytes):
+            return core.read_model(model=source)
+        weights = np.frombuffer(_bytes(source.with_suffix(".bin")), np.uint8)
+        return core.read_model(_bytes(source), openvino.Tensor(weights))
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads or hardware.cores(),
+        "PERF_COUNT": True,
+    }
+    found, zero = [], time.perf_counter()
+    try:
+        request = core.compile_model(read(), "CPU", settings).create_infer_request()
+        for _ in range(2 + runs):
+            at = time.perf_counter() - zero
+            request.infer({graph.INPUT: images})
+            found.append(_executed(request.profiling_info, at))
+    except RuntimeError as error:
+        raise BundleError(f"{where} failed in OpenVINO: {_reason(error)}") from error
+    return found[2:]
+
+
+def _executed(counters: Any, at: float) -> list[Node]:
+    found = []
+    for counter in counters:
+        seconds = counter.real_time.total_seconds()
+        if seconds > 0:  # what was merged into another node took nothing
+            found.append(Node(counter.node_name, counter.node_type, at, seconds))
+            at += seconds
     return found
 
 
