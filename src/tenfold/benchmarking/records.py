@@ -74,7 +74,8 @@ FIGURES: dict[str, Figure] = {
     "step_p99_ms": Figure("step\np99", "ms", "lower"),
     "epoch_seconds": Figure("epoch", "s", "lower"),
     "first_step_seconds": Figure("first\nstep", "s", "lower"),
-    "energy_wh": Figure("GPU's\nenergy", "Wh", "lower"),
+    "energy_wh": Figure("energy a\nmillion", "Wh/million images", "lower"),
+    "cost": Figure("cost a\nmillion", "1/million images", "lower"),
 }
 
 

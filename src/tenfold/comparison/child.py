@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tenfold import processes
+from tenfold import energy, processes
 from tenfold import run as runs
-from tenfold.comparison import energy
 from tenfold.comparison.records import Contestant, Trial
 
 LOGS = "logs"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import tenfold
-from tenfold import children, hardware, paths
+from tenfold import children, energy, hardware, paths
 from tenfold import recipe as recipes
 from tenfold import run as runs
-from tenfold.comparison import child, energy, records
+from tenfold.comparison import child, records
 from tenfold.comparison.child import Child
 from tenfold.comparison.records import Comparison, Contestant, Ended, LeftOut, Started, Trial
 from tenfold.data import load_dataset
