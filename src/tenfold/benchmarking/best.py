@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tenfold import words
-from tenfold.benchmarking.records import FIGURES, FIRST, LATENCY, Benchmark, Row
+from tenfold.benchmarking.records import FIGURES, FIRST, LATENCY, Benchmark, Configuration, Row
 
 
 def best(rows: Sequence[Row], name: str) -> Row | None:
@@ -33,17 +33,19 @@ def marked(result: Benchmark) -> set[tuple[str, str, int | None, str]]:
                 if row := best(at, name):
                     found.add((subject.name, str(row.configuration), size, name))
         last = whole(rows)
-        for name in (FIRST[result.kind], "memory_bytes", "size_bytes", "epoch_seconds"):
+        for name in (FIRST[result.kind], "memory_bytes", "size_bytes", "epoch_seconds", "energy_wh", "cost"):
             if row := best(last, name):
                 found.add((subject.name, str(row.configuration), None, name))
     return found
 
 
 def whole(rows: Sequence[Row]) -> list[Row]:
-    """For each configuration its row of the largest batch size, which has the figures of the whole process."""
-    found = {}
+    """For each configuration its row of the largest batch size, which has the figures of the whole process; of a
+    training that of the fastest."""
+    found: dict[Configuration, Row] = {}
     for row in rows:
-        if row.n:
+        before = found.get(row.configuration)
+        if row.n and (before is None or "step_p50_ms" not in row.figures or row.speed > before.speed):
             found[row.configuration] = row
     return list(found.values())
 
@@ -62,7 +64,8 @@ def sentence(result: Benchmark, subject: str) -> str:
             parts.append(f"{what}: {row.configuration} ({figures(row)})")
 
     say(
-        f"Lowest latency of {'one image' if smallest == 1 else f'{smallest} images'}",
+        f"{'Shortest step' if result.kind == 'training' else 'Lowest latency'} of "
+        f"{'one image' if smallest == 1 else f'{smallest} images'}",
         best([r for r in rows if r.batch_size == smallest], high),
         lambda r: f"p99 {milliseconds(r.median(high))} ms, p50 {milliseconds(r.median(middle))} ms",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,23 +15,52 @@ from tenfold.cli.options import duration
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
-    from tenfold.benchmarking.records import Trial
+    from tenfold.benchmarking.records import Benchmark, Trial
     from tenfold.benchmarking.sides import Sides
 
 COMPARE = "compare"
-WHAT, HOW, OUT = "What is measured", "How", "Output"
+WHAT, TRAINING, HOW, OUT = "What is measured", "Training, with --train", "How", "Output"
 
 
 def bench(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RUN…",
             help="Folders of runs (with their exports), bundles or exported artifacts, or a model.onnx. Or: compare, "
             "and two or more bench.json files or their folders.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            rich_help_panel=TRAINING,
+            show_default=False,
+            help="Measure training steps on this data instead: a dataset's name, a folder, or a CSV.",
+        ),
+    ] = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", rich_help_panel=TRAINING, help="With commas between (default: all installed)."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="NAME|FILE", rich_help_panel=TRAINING, help="Whose network (default: quick)."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=TRAINING, help="Change any field of the recipe."),
+    ] = None,
+    price_per_hour: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRICE",
+            rich_help_panel=TRAINING,
+            help="Of the machine, or of each device: 2.5, or cpu=0.05,cuda=2.5.",
+        ),
+    ] = None,
     runtimes: Annotated[
         str | None,
         typer.Option(metavar="NAMES", rich_help_panel=WHAT, help="With commas between (default: all installed)."),
@@ -53,7 +82,10 @@ def bench(
         ),
     ] = None,
     batch_sizes: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", rich_help_panel=WHAT, help="Images a call (default: 1,8,64).")
+        str | None,
+        typer.Option(
+            metavar="NUMBERS", rich_help_panel=WHAT, help="Images a call (default: 1,8,64; a sweep with --train)."
+        ),
     ] = None,
     threads: Annotated[
         str | None,
@@ -110,6 +142,9 @@ def bench(
     configuration runs in processes of its own, in turn with the others; 'tenfold bench compare A B' sets the results of
     several machines side by side.
 
+    With --train DATA it is training that is measured, in every engine, device and precision: the time of a step at
+    growing batch sizes, until a larger one is no faster or does not fit the memory.
+
     Exit code 1 where nothing could be measured, or where a runtime failed, answered wrongly or fell back to another
     device.
     """
@@ -125,8 +160,27 @@ def bench(
         "--seconds": seconds,
         "--time-limit": time_limit,
     }
+    training = {"--engines": engines, "--recipe": recipe, "--set": changes or None, "--price-per-hour": price_per_hour}
+    if train is not None:
+        models = ("--runtimes", "--threads", "--data", "--test-images")
+        _refuse_with_train(runs, {n: measuring[n] for n in models} | {"--any-model": any_model or None})
+        common = {
+            "devices": _names(devices, "--devices"),
+            "precisions": _names(precisions, "--precisions"),
+            "batch_sizes": _numbers(batch_sizes, "--batch-sizes"),
+            "rounds": rounds,
+            "seconds": seconds,
+            "time_limit": _seconds(time_limit),
+            "out": out,
+        }
+        _measure(train, _given(common | _of_training(engines, recipe, changes, price_per_hour)), as_json, training=True)
+        return
+    if given := list(_given(training)):
+        raise CallError(f"{given[0]} is for training.", "Name the data with --train DATA.")
+    if not runs:
+        raise CallError("Nothing to measure is named.", "tenfold bench RUN, or tenfold bench --train DATA.")
     if runs[0] == COMPARE:
-        if given := [name for name, value in measuring.items() if value is not None]:
+        if given := list(_given(measuring)):
             raise CallError(f"{given[0]} is for measuring; compare reads what was measured.")
         _compare(runs[1:], any_model, out, as_json)
         return
@@ -145,7 +199,33 @@ def bench(
         "time_limit": _seconds(time_limit),
         "out": out,
     }
-    _measure(runs, {name: value for name, value in options.items() if value is not None}, as_json)
+    _measure(runs, _given(options), as_json)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse_with_train(runs: list[str] | None, options: Mapping[str, Any]) -> None:
+    if runs:
+        raise CallError(f"--train measures training, and {runs[0]} is a model.", "Call tenfold bench twice.")
+    if given := list(_given(options)):
+        raise CallError(f"{given[0]} is for models; --train measures training.")
+
+
+def _of_training(
+    engines: str | None, recipe: str | None, changes: list[str] | None, price_per_hour: str | None
+) -> dict[str, Any]:
+    from tenfold.cli.compare import price
+    from tenfold.cli.options import overrides_of
+
+    return {
+        "engines": _names(engines, "--engines"),
+        "recipe": recipe,
+        "overrides": overrides_of(changes or [], {}) or None,
+        "price_per_hour": price(price_per_hour),
+    }
 
 
 def _names(text: str | None, option: str) -> list[str] | None:
@@ -173,11 +253,15 @@ def _seconds(text: str | None) -> float | None:
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
-def _measure(runs: list[str], options: dict[str, Any], as_json: bool) -> None:
-    from tenfold.benchmarking.work import bench as work
+def _measure(what: list[str] | str, options: dict[str, Any], as_json: bool, training: bool = False) -> None:
+    work: Callable[..., Benchmark]
+    if training:
+        from tenfold.benchmarking.training import bench_training as work
+    else:
+        from tenfold.benchmarking.work import bench as work
 
     with render.progress() as report:
-        result = work(runs, listen=_teller(report), **options)
+        result = work(what, listen=_teller(report), **options)
     if as_json:
         render.print_json({**result.to_dict(), "path": str(result.path)})
     else:

@@ -32,6 +32,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "accuracy": words.percent,
     "golden_difference": lambda v: f"{v:.1e}",
     "energy_wh": lambda v: f"{v:.3g} Wh",
+    "cost": lambda v: f"{v:,.2f}" if v >= 0.1 else f"{v:.2g}",
 }
 
 
@@ -62,12 +63,14 @@ def show(result: Benchmark) -> None:
 def _legend(result: Benchmark) -> str:
     n = {row.n for row in result.rows if row.n}
     if n == {1}:
-        text = "One process each. Latency in ms."
+        text = "One process each."
     else:
         times = f"{min(n)}" if len(n) == 1 else f"{min(n)} to {max(n)}"
-        text = f"Medians of {times} processes each; spread: the slowest and the fastest of them. Latency in ms."
-    if result.kind == "inference":
-        text += " With decoding: from JPEG files' bytes."
+        text = f"Medians of {times} processes each; spread: the slowest and the fastest of them."
+    if result.kind == "training":
+        text += " Steps in ms. Best batch: the fastest. Energy and cost: of a million images."
+    else:
+        text += " Latency in ms. With decoding: from JPEG files' bytes."
     return f"{text} {BEST} is the best."
 
 
@@ -139,14 +142,16 @@ def _spread(row: Row) -> str:
 def _process(result: Benchmark, rows: Sequence[Row]) -> Table:
     """What is of the whole process: a line for each configuration."""
     names = [FIRST[result.kind], "open_seconds", "memory_bytes", "device_memory_bytes", "size_bytes", "accuracy",
-             "golden_difference", "epoch_seconds", "energy_wh"]  # fmt: skip
+             "golden_difference", "epoch_seconds", "energy_wh", "cost"]  # fmt: skip
     last = whole(rows)
-    names = [n for n in names if any(n in row.figures for row in last)]
-    table = _empty(["ran on", *(FIGURES[n].title for n in names)])
+    names = ["batch", *names] if result.kind == "training" else names
+    names = [n for n in names if n == "batch" or any(n in row.figures for row in last)]
+    table = _empty(["ran on", *("best\nbatch" if n == "batch" else FIGURES[n].title for n in names)])
     stars = marked(result)
     for row in last:
         name = str(row.configuration)
-        cells = [_cell(row, n, (row.configuration.subject, name, None, n) in stars) for n in names]
+        mine = row.configuration.subject, name, None
+        cells = [Text(f"{row.batch_size} ") if n == "batch" else _cell(row, n, (*mine, n) in stars) for n in names]
         table.add_row(Text(name, style="bold"), Text(row.ran_on or "–"), *cells)
     return table
 

@@ -11,7 +11,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.train import OUT, overrides_of
+from tenfold.cli.options import OUT, overrides_of
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
