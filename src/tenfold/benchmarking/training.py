@@ -88,7 +88,7 @@ def bench_training(
 
     data            a dataset's name, a folder of pictures or a CSV; read once before, which no figure counts
     engines         names of ``tenfold.engines.base.ENGINES``; where None all that are installed
-    devices         ``cpu``, ``cuda:0`` …; where None all that each engine has
+    devices         ``cpu``, ``cuda:0`` …; where None all that each engine has, of several alike the first
     precisions      ``fp32``, ``bf16``, ``fp16``; where None those that the device computes in natively
     batch_sizes     where None from 32 on twice as many, until that is no faster or does not fit the memory
     recipe          a preset's name, a YAML file or a Recipe: its network, optimizer and augmentation, on pictures of
@@ -236,11 +236,19 @@ def _planned(home: _Home, call: _Call, asked: Asked) -> list[Configuration]:
             if why is not None:
                 home.add(Trial(Configuration(call.recipe.name, engine, "auto", "fp32"), 0, "failed", why), None)
                 continue
-        for device in call.devices or known:
+        for device in call.devices or _one_of_each(known):
             full = f"{device}:0" if device in ("cuda", "xpu") else device
             native = known.get(full, ["", "fp32"])[1:]
             found += [Configuration(call.recipe.name, engine, device, p) for p in call.precisions or native]
     return list(dict.fromkeys(found))
+
+
+def _one_of_each(known: Mapping[str, list[str]]) -> list[str]:
+    """The first device of each hardware: eight cards of one make are measured once."""
+    found: dict[str, str] = {}
+    for name, (label, *_) in known.items():
+        found.setdefault(label, name)
+    return list(found.values())
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------

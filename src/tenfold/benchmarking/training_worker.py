@@ -6,6 +6,7 @@ memory runs out for leaves what it had.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -131,6 +132,7 @@ class _Sweep:
                 return
             finally:
                 self.outcome.trying = None
+                gc.collect()  # the next size may need the memory
             self.write()
 
     def _end(self, size: int) -> str | None:

@@ -43,9 +43,12 @@ SHOWN_UNITS = 2  # in the timeline
 def is_model(path: str | Path) -> bool:
     """Whether ``path`` is a run, a bundle, an exported artifact or a model.onnx, and so no data."""
     path = Path(path)
-    if path.suffix.lower() == ".onnx" and path.is_file():
-        return True
-    return any((path / name).is_file() for name in (runs.RUN, MANIFEST, ARTIFACT)) or path.name == ARTIFACT
+    try:
+        if path.suffix.lower() == ".onnx" and path.is_file():
+            return True
+        return any((path / name).is_file() for name in (runs.RUN, MANIFEST, ARTIFACT)) or path.name == ARTIFACT
+    except OSError:  # a name that is too long
+        return False
 
 
 @dataclass(frozen=True)
@@ -162,14 +165,17 @@ def _nodes(
     """Each node in each run, by the runtime's own profiler; nothing where there is none, which a note says."""
     size = min(len(pixels), batch_bound(model))
     pixels = pixels[:size]
-    source, name = _graph(path, runtime)
+    source, name = _graph(path, runtime) if model.runtime.device.startswith("cpu") else (None, runtime)
     where = str(path)
     if source is not None and name == "onnxruntime":
         return onnxruntime.nodes(source, pixels, count, threads=threads, where=where)  # type: ignore[arg-type]
     if source is not None and name == "openvino":
         found: list[list[Node]] = runtime_module("openvino").nodes(source, pixels, count, threads=threads, where=where)
         return found
-    notes.append(f"{model.runtime.name} tells nothing of the model's operations; onnxruntime and openvino do.")
+    notes.append(
+        f"{model.runtime.name} on {model.runtime.device} tells nothing of the model's operations; onnxruntime and "
+        "openvino on the CPU do."
+    )
     return []
 
 

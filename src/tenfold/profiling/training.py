@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from tenfold.data.progress import Progress
 from tenfold.engines import base as engines
 from tenfold.engines.base import Device, Engine, Job, Notice, Steps
 from tenfold.engines.recording import Recording
-from tenfold.engines.schedule import low_res_size
+from tenfold.engines.schedule import Plan, low_res_size
 from tenfold.errors import CallError
 from tenfold.profiling.advice import of_training
 from tenfold.profiling.kinds import DATA
@@ -145,12 +146,15 @@ def profile(
         recording = setup.engine.record(ready, take, count)
         report(Progress("profile", 3, 4, "parts"))
         plain.append(take.timed(count) / count)
-        memory = ready.stepper.memory_bytes()
+        memory, placement = ready.stepper.memory_bytes(), ready.stepper.placement
+        plan, precision = ready.plan, ready.precision
         ready.stepper.close()
+    del ready, take  # a second set of steps may need the memory
+    gc.collect()
     named = _named(setup, recording, at, count) or recording
     report(Progress("profile", 4, 4, "parts"))
-    found = _profile(setup, ready, recording, named, plain, memory, at, command)
-    return dataclasses.replace(found, advice=of_training(found, setup.recipe, ready.stepper.placement)), recording
+    found = _profile(setup, plan, precision, recording, named, plain, memory, at, command)
+    return dataclasses.replace(found, advice=of_training(found, setup.recipe, placement)), recording
 
 
 def _named(setup: Setup, recording: Recording, at: float, count: int) -> Recording | None:
@@ -173,7 +177,8 @@ def _named(setup: Setup, recording: Recording, at: float, count: int) -> Recordi
 
 def _profile(
     setup: Setup,
-    ready: Steps,
+    plan: Plan,
+    precision: str,
     recording: Recording,
     named: Recording,
     plain: list[float],
@@ -196,8 +201,8 @@ def _profile(
         computed_by=setup.engine.name,
         device=setup.device.name,
         device_label=setup.device.label,
-        precision=ready.precision,
-        images=ready.plan.batch_size,
+        precision=precision,
+        images=plan.batch_size,
         pixels=low_res_size(recipe, at) or max(geometry.height, geometry.width),
         units=recording.steps,
         seconds=middle,

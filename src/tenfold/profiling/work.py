@@ -61,7 +61,7 @@ def profile(
     folder = None if out is None else _free(Path(out))
     recording: Recording | None = None
     others = _Others()
-    with children.terminated_as_interrupted():
+    with children.interrupted_by_signals():
         if not isinstance(subject, Dataset) and prediction.is_model(subject):
             found = prediction.profile(
                 subject, runtime=runtime, device=device, threads=threads, batch_size=batch_size, batches=steps,
