@@ -112,6 +112,8 @@ class TestEngine:
     def test_steps_taken_one_by_one_are_those_of_a_run_and_can_be_recorded(
         self, engine: base.Engine, squares: Dataset
     ) -> None:
+        if engine.name == "opencl":
+            pytest.skip("its fit takes the same steps, and compiling them once more takes long")
         with engine.steps(job(engine, with_fields(epochs=1), squares)) as steps:
             for step in range(steps.plan.steps):
                 steps.stepper.take(step, step / steps.plan.steps)
