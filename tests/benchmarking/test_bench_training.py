@@ -16,6 +16,8 @@ from tenfold.benchmarking.records import Configuration, Trial
 from tenfold.benchmarking.training import bench_training
 from tenfold.benchmarking.training_child import speed_ups, understood
 from tenfold.benchmarking.training_worker import Job, Outcome, out_of_memory, rising
+from tenfold.cli import app
+from tenfold.engines import base as engines_base
 from tenfold.errors import CallError, RunExistsError, StoppedError
 from tenfold.processes import Cost
 
@@ -186,6 +188,44 @@ def test_a_benchmark_that_was_stopped_goes_on_with_the_same_settings_only(answer
     assert answering.asked.count(("torch", "cuda:0", "fp32")) == 1
     with pytest.raises(RunExistsError, match="another settings"):
         bench_training("digits", seconds=3.0, **call)
+
+
+def test_cards_alike_are_measured_once_and_the_processor_is_left_to_engines_made_for_it(
+    answering: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = {"cuda:0": ["A card", "fp32"], "cuda:1": ["A card", "fp32"], "cpu": ["A processor", "fp32"]}
+    answers = answering.__call__
+    monkeypatch.setattr(
+        training_child,
+        "_ask",
+        lambda job, home: (said(devices=several), None, COST) if job.list_devices else answers(job, home),
+    )
+    monkeypatch.setattr(
+        engines_base, "ENGINES", {name: engines_base.Entry(name, (), name) for name in ("torch", "opencl")}
+    )
+    bench_training("digits", rounds=1, out=tmp_path / "all")
+    assert answering.asked == [("torch", "cuda:0", "fp32"), ("torch", "cpu", "fp32"), ("opencl", "cuda:0", "fp32")]
+    answering.asked.clear()
+    bench_training("digits", engines=["opencl"], rounds=1, out=tmp_path / "named")
+    assert ("opencl", "cpu", "fp32") in answering.asked
+
+
+def test_the_verb_shows_the_fastest_batch_and_takes_no_model_s_options(
+    answering: Processes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["bench", "--train", "digits", "--engines", "torch", "--rounds", "1", "--price-per-hour", "cpu=1.8"]
+    assert app.run([*call, "--precisions", "fp32", "--out", str(tmp_path / "a")]) == 0
+    shown = capsys.readouterr()
+    assert "best" in shown.out and "torch cuda:0 fp32" in shown.out and "torch trains 1 times as fast" in shown.out
+    assert "[2/2] torch cpu fp32: 500 images/s at most" in shown.err
+    for wrong, told in (
+        (["bench", "--train", "digits", "--runtimes", "openvino"], "--runtimes is for models"),
+        (["bench", "run", "--train", "digits"], "run is a model"),
+        (["bench", "run", "--engines", "torch"], "--engines is for training"),
+        (["bench"], "Nothing to measure is named"),
+    ):
+        assert app.run(wrong) == 2
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

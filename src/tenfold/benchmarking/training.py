@@ -32,6 +32,7 @@ from tenfold.recipe import Recipe
 from tenfold.training import overridden
 
 ROUNDS = 3
+FOR_CARDS = ("opencl",)  # on a processor it compiles for minutes: measured there where it is named
 TIME_LIMIT = 180.0
 SECONDS = 1.0  # of measuring for each batch size in each process
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -52,6 +53,7 @@ class _Call:
     seconds: float
     price: Price | None
     command: str
+    engines_named: bool = True  # whether someone asked for them
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def bench_training(
     """Measure how fast a recipe's network is trained: steps in every engine, device, precision and batch size.
 
     data            a dataset's name, a folder of pictures or a CSV; read once before, which no figure counts
-    engines         names of ``tenfold.engines.base.ENGINES``; where None all that are installed
+    engines         names of ``tenfold.engines.base.ENGINES``; where None all that are installed, opencl on cards only
     devices         ``cpu``, ``cuda:0`` …; where None all that each engine has, of several alike the first
     precisions      ``fp32``, ``bf16``, ``fp16``; where None those that the device computes in natively
     batch_sizes     where None from 32 on twice as many, until that is no faster or does not fit the memory
@@ -185,6 +187,7 @@ def _call(
     return _Call(
         data, tuple(dict.fromkeys(names)), _several(devices), _several(precisions),
         tuple(sorted(set(batch_sizes or ()))), resolved, rounds, time_limit, seconds, price, shlex.join(words),
+        engines is not None,
     )  # fmt: skip
 
 
@@ -236,6 +239,8 @@ def _planned(home: _Home, call: _Call, asked: Asked) -> list[Configuration]:
             if why is not None:
                 home.add(Trial(Configuration(call.recipe.name, engine, "auto", "fp32"), 0, "failed", why), None)
                 continue
+        if engine in FOR_CARDS and not call.engines_named:
+            known = {name: native for name, native in known.items() if name != "cpu"}
         for device in call.devices or _one_of_each(known):
             full = f"{device}:0" if device in ("cuda", "xpu") else device
             native = known.get(full, ["", "fp32"])[1:]
