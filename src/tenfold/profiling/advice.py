@@ -139,9 +139,10 @@ def of_prediction(found: Profile) -> list[str]:
         )
     if found.operations:
         first = found.operations[0]
+        alike = sum(cost.share for cost in found.kinds if cost.name == first.kind)
         said.append(
-            f"The slowest node is {first.name} ({first.kind}): {_share(first.share)} of a batch"
-            + (f"; all {found.kinds[0].name} together {_share(found.kinds[0].share)}." if found.kinds else ".")
+            f"The slowest node is {first.name} ({first.kind}): {_share(first.share)} of a batch; all {first.kind} "
+            f"together {_share(alike)}."
         )
     return said + _phases(found)
 

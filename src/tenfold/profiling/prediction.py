@@ -38,6 +38,7 @@ BATCH = 64
 SECONDS = 2.0  # of batches, where their number is not given
 FEWEST, MOST = 5, 100
 SHOWN_UNITS = 2  # in the timeline
+AROUND, LEAST = "around the nodes", 0.005  # of the model's time: calling it, waking its threads, colder caches
 
 
 def is_model(path: str | Path) -> bool:
@@ -281,6 +282,9 @@ def _inside(inside: Sequence[Sequence[Node]], model: float, whole: float) -> tup
     by_operator: dict[str, float] = defaultdict(float)
     for (_, operator), value in middle.items():
         by_operator[operator] += value * scale
+    rest = model - sum(by_operator.values())
+    if rest > LEAST * model:
+        by_operator[AROUND] = rest
     kinds = [Cost(n, s, s / whole) for n, s in sorted(by_operator.items(), key=lambda pair: -pair[1])]
     nodes = [
         Operation(name, operator, value * scale, value * scale / whole, len(seconds[name, operator]) / len(inside))
