@@ -4,8 +4,8 @@
 #   [AIRBENCH=PATH] [SEEDS=3] [PYTHON=python3] bash benchmarks/gpu/check.sh [OUT]
 #
 # See README.md beside this file for its steps. OUT is benchmarks/gpu/results/<card> where it is left out; in it are
-# gpu.json, gpu.txt, race.json, compare.json, compare.png, export.json, evaluate-tensorrt.json, evaluate-tensorrt-fp16.json,
-# profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
+# gpu.json, gpu.txt, race.json, compare.json, compare.png, bench.json, bench.png, export.json, evaluate-tensorrt.json, evaluate-tensorrt-fp16.json,
+# profile.txt, profile.json, profile.html and trace.json.gz. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -63,5 +63,13 @@ else
   echo "TensorRT could not be measured"
 fi
 
+echo "== the run and its exports in every runtime, on the card and on this machine's processor"
+"$python" -m tenfold export "$run" --format onnx-fp16 --out "$work/exports" || echo "no artifact in float16"
+mapfile -t exports < <(find "$work/exports" -mindepth 2 -maxdepth 2 -name artifact.json)
+"$python" -m tenfold bench "$run" "${exports[@]}" --devices cuda,cpu --batch-sizes 1,8,64,256 --out "$work/bench" ||
+  echo "not every runtime could be measured"
+cp "$work/bench"/bench.{json,png} "$out/" || true
+
 echo "== where a step's time goes"
-"$python" benchmarks/profile_step.py sprint --device cuda --steps 20 --out "$out" | tee "$out/profile.txt"
+"$python" -m tenfold profile cifar10 --recipe sprint --device cuda --steps 20 --out "$work/profile" | tee "$out/profile.txt"
+cp "$work/profile"/{profile.json,profile.html,trace.json.gz} "$out/"

@@ -83,7 +83,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """What was asked for, before it meets the data."""
 
     data: str | Path | Dataset
@@ -124,19 +124,19 @@ def train(
     if resume is not None:
         run = runs.reopen(Path(resume))
         with run:
-            call = _call(run.record["data"], run.recipe, run.record["engine"], run.record["device"], {})
+            call = asked(run.record["data"], run.recipe, run.record["engine"], run.record["device"], {})
             return _train(call, clock, run)
-    call = _call(data, recipe, engine, device, overrides or {})
+    call = asked(data, recipe, engine, device, overrides or {})
     return _train(call, clock, None, Path(out) if out is not None else None)
 
 
-def _call(
+def asked(
     data: str | Path | Dataset,
     recipe: str | Path | Recipe,
     engine: str,
     device: str,
     overrides: Mapping[str, Any],
-) -> _Call:
+) -> Call:
     """Everything that can be refused without looking at a picture is refused here."""
     named: Recipe | None = None
     if recipe == "auto" and networks.is_external(overrides):
@@ -156,7 +156,7 @@ def _call(
     named = networks.as_made_for(framework, named)
     size = 32 if named.data.size == "auto" else named.data.size
     engines.check(framework, networks.build(framework, named.model, size, size, 10), named, where)
-    return _Call(data, named, framework, where)
+    return Call(data, named, framework, where)
 
 
 def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -178,7 +178,7 @@ def _require_extras(recipe: Recipe, engine: str) -> None:
         tensorboard.require()
 
 
-def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) -> TrainResult:
+def _train(call: Call, clock: Clock, run: Run | None, out: Path | None = None) -> TrainResult:
     clock.phase("data")
     with _warming_up(call):
         dataset = load_dataset(call.data, call.recipe.data, report=clock.listen)
@@ -200,7 +200,7 @@ def _train(call: _Call, clock: Clock, run: Run | None, out: Path | None = None) 
 
 
 @contextmanager
-def _warming_up(call: _Call) -> Iterator[None]:
+def _warming_up(call: Call) -> Iterator[None]:
     """The device is made ready in a thread while the block runs. What goes wrong there is told by the training itself,
     which meets it again."""
 

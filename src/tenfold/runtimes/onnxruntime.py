@@ -6,22 +6,27 @@ Nothing falls back silently: the session is asked for one provider, and ``device
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tenfold import hardware
-from tenfold.errors import BundleError, CallError
+from tenfold.errors import BundleError, CallError, DeviceError
 from tenfold.runtimes import batches, graph, providers
-from tenfold.runtimes.base import Runtime
+from tenfold.runtimes.base import Node, Runtime
 from tenfold.runtimes.batches import Sizes
+
+# An operator whose name has one of these computes what a network is about; the rest moves and shapes.
+HEAVY = ("Conv", "MatMul", "Gemm")
 
 
 class OnnxRuntime(Runtime):
     """A model in ONNX Runtime. Made by :func:`open` and :func:`start`.
 
-    ``sizes`` are the graph's own; ``metadata`` its texts, unchecked beyond their bounds.
+    ``sizes`` are the graph's own; ``provider`` is what computes (``CPUExecutionProvider``); ``metadata`` its texts,
+    unchecked beyond their bounds.
     """
 
     name = "onnxruntime"
@@ -31,6 +36,7 @@ class OnnxRuntime(Runtime):
         self._where = where
         self.metadata = metadata
         self.device = _device(session)
+        self.provider: str = session.get_providers()[0]
         self.sizes = sizes(session, where)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -88,6 +94,41 @@ def check_device(device: str) -> None:
         providers.require(onnxruntime, providers.CUDA)
 
 
+def devices() -> list[str]:
+    """Names for ``start`` of what this build of ONNX Runtime was made for, ``cpu`` last. Whether a card is there shows
+    when it is asked for."""
+    import onnxruntime
+
+    return [*(["cuda"] if providers.CUDA in onnxruntime.get_available_providers() else []), "cpu"]
+
+
+def placed(data: bytes, images: np.ndarray, *, device: str = "cpu", where: str) -> dict[str, dict[str, int]]:
+    """On which provider each operator of the model in ``data`` runs, by ONNX Runtime's own profile of one answer to
+    ``images`` (uint8 N×H×W×3): provider → operator → how many. Raises as :func:`start` does.
+
+    DeviceError where a convolution or a product of matrices ran on another provider than the device's.
+    """
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="tenfold-profile-") as folder:
+        session = _session(data, None, False, where, device, f"{folder}/profile")
+        session.run([graph.OUTPUT], {graph.INPUT: images})
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    found: dict[str, dict[str, int]] = {}
+    for event in events:
+        told = event.get("args", {}) if event.get("name", "").endswith("_kernel_time") else {}
+        if "provider" in told:
+            operators = found.setdefault(told["provider"], {})
+            operators[told["op_name"]] = operators.get(told["op_name"], 0) + 1
+    wanted = providers.CPU if providers.card_of(device) is None else providers.CUDA
+    for provider, operators in found.items():
+        heavy = sorted(name for name in operators if any(word in name for word in HEAVY))
+        if provider != wanted and heavy:
+            raise DeviceError(f"{where}: {', '.join(heavy)} ran on {provider}, not on {wanted}, in ONNX Runtime.")
+    return found
+
+
 def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> list[np.ndarray]:
     """What the outputs called ``names`` of a graph of our own making come to for ``images``. BundleError where it
     does not run."""
@@ -96,6 +137,45 @@ def values(data: bytes, images: np.ndarray, names: list[str], where: str) -> lis
         found: list[np.ndarray] = session.run(names, {graph.INPUT: images})
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+    return found
+
+
+def nodes(data: bytes, images: np.ndarray, runs: int, *, threads: int | None = None, where: str) -> list[list[Node]]:
+    """What each node took in each of ``runs`` runs over ``images``, after two that don't count, by ONNX Runtime's own
+    profiler. The nodes are those of the graph as it was optimized.
+
+    Raises BundleError where the model can't be loaded or does not run.
+    """
+    import json
+    import tempfile
+
+    _check_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="tenfold-profile-") as folder:
+        session = _session(data, threads, False, where, profile=f"{folder}/profile")
+        try:
+            for _ in range(2 + runs):
+                session.run([graph.OUTPUT], {graph.INPUT: images})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BundleError(f"{where} failed in ONNX Runtime: {batches.first_line(error)}") from error
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    return nodes_by_run(events)[2:]
+
+
+def nodes_by_run(events: Sequence[dict[str, Any]]) -> list[list[Node]]:
+    """The nodes of each run in the events of ONNX Runtime's profiler (microseconds)."""
+    runs = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])
+    found: list[list[Node]] = [[] for _ in runs]
+    at = 0
+    for event in sorted((e for e in events if e.get("cat") == "Node"), key=lambda e: e["ts"]):
+        name = str(event["name"])
+        if not name.endswith("_kernel_time"):
+            continue
+        while at < len(runs) and event["ts"] > runs[at]["ts"] + runs[at]["dur"]:
+            at += 1
+        if at < len(runs) and event["ts"] >= runs[at]["ts"]:
+            operator = str(event.get("args", {}).get("op_name", ""))
+            node = Node(name.removesuffix("_kernel_time"), operator, event["ts"] / 1e6, event["dur"] / 1e6)
+            found[at].append(node)
     return found
 
 
@@ -145,7 +225,10 @@ def _check_threads(threads: int | None) -> None:
         raise CallError(f"threads must be 1 or more, not {threads}.")
 
 
-def _session(data: bytes, threads: int | None, quick: bool, where: str, device: str = "cpu") -> Any:
+def _session(
+    data: bytes, threads: int | None, quick: bool, where: str, device: str = "cpu", profile: str | None = None
+) -> Any:
+    """``profile``: how the path of a profile begins, which the session then writes."""
     import onnxruntime
 
     card = providers.card_of(device)
@@ -155,6 +238,8 @@ def _session(data: bytes, threads: int | None, quick: bool, where: str, device: 
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = threads or hardware.cores()
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if quick else levels.ORT_ENABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     if card is not None:
         return providers.session(onnxruntime, data, options, providers.on_cuda(card), where)
     try:

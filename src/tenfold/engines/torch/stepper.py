@@ -14,6 +14,7 @@ from tenfold import hardware
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches, groups
 from tenfold.engines.base import Job, Notice, State
+from tenfold.engines.parts import named
 from tenfold.engines.schedule import Plan, forgotten, low_res_size
 from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch, augment
@@ -72,19 +73,22 @@ class Stepper(base.Stepper):
 
     def take(self, step: int, done: float) -> float:
         self.step = step
-        factor = self.optimizers.set_rate(done)
+        with named("optimizer"):
+            factor = self.optimizers.set_rate(done)
         self.size = low_res_size(self.recipe, done)
         self._rest(done < self.frozen)
         if self.recipe.ema is not None:
             self.forgotten.fill_(forgotten(self.recipe.ema, step))
-        picked = self.feed.take(step)
+        with named("data"):
+            picked = self.feed.take(step)
         torch.manual_seed(self._seed())
         if not self._replayed(picked):
             self._compute(picked, self._within_memory)
         if self.scaler is None:
             self.optimizers.advance()
         if self.pace is not None:
-            self.pace.step()
+            with named("wait"):
+                self.pace.step()
         return factor
 
     def _seed(self) -> int:
@@ -93,13 +97,15 @@ class Stepper(base.Stepper):
     def _compute(self, picked: Picked, gradients: Callable[[Picked], tuple[Tensor, Tensor]]) -> None:
         """All that a step does on the device; nothing in it waits for the device or changes with the step's number."""
         loss, right = gradients(picked)
-        if self.scaler is not None:
-            self.optimizers.step(self.scaler)
-        else:
-            self.optimizers.update()
-        self.optimizers.zero_grad()
+        with named("optimizer"):
+            if self.scaler is not None:
+                self.optimizers.step(self.scaler)
+            else:
+                self.optimizers.update()
+            self.optimizers.zero_grad()
         self._sums += torch.stack((loss, right))
-        self._average()
+        with named("average"):
+            self._average()
 
     def _replayed(self, picked: Picked) -> bool:
         """Whether the step was taken as a CUDA graph. See :mod:`tenfold.engines.torch.graphs`."""
@@ -133,8 +139,7 @@ class Stepper(base.Stepper):
         if self.crew is not None:
             return self._by_crew(self.crew, picked)
         build.train(self.net, self.resting)
-        images = picked.gather(self.recipe.augment)
-        batch = augment(images, picked.labels, self.recipe.augment, self.mean, self.size)
+        batch = self._augmented(picked, None)
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         for piece in _pieces(batch, self.pieces):
@@ -144,23 +149,28 @@ class Stepper(base.Stepper):
         return loss_sum, right
 
     def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
-        size, settings = self.size, self.recipe.augment
         parts = picked.parts(self.plan.parts)
 
         def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-            mine = parts[part]
-            return self._backward(net, augment(mine.gather(settings, rng), mine.labels, settings, self.mean, size, rng))
+            return self._backward(net, self._augmented(parts[part], rng))
 
         seed = self._seed()
         return crew.forward_backward(task, [batches.step_seed(seed, part) for part in range(len(parts))])
 
+    def _augmented(self, picked: Picked, rng: torch.Generator | None) -> Batch:
+        settings = self.recipe.augment
+        with named("augmentation"):
+            return augment(picked.gather(settings, rng), picked.labels, settings, self.mean, self.size, rng)
+
     def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Adds the gradients of a part of the step's batch, by its share of the images."""
-        with devices.autocast(self.device, self.precision):
+        with named("forward"), devices.autocast(self.device, self.precision):
             logits = net(batch.images).float()
-        loss = self._loss(logits, batch)
-        mean = loss * (len(batch.labels) / self.plan.batch_size)
-        (self.scaler.scale(mean) if self.scaler else mean).backward()
+        with named("loss"):
+            loss = self._loss(logits, batch)
+            mean = loss * (len(batch.labels) / self.plan.batch_size)
+        with named("backward"):
+            (self.scaler.scale(mean) if self.scaler else mean).backward()
         return loss.detach() * len(batch.labels), (logits.detach().argmax(1) == batch.labels).sum()
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
