@@ -6,7 +6,7 @@ STAMP   := $(VENV)/installed
 # The demo needs PyTorch alone; where all is set up already, it takes that.
 DEMO    := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/installed-for-demo)
 LOCK    := requirements.lock
-SOURCES := src tests benchmarks deploy .ci docs/update_reference.py
+SOURCES := src tests benchmarks deploy notebooks .ci docs/update_reference.py
 
 # A Python that tenfold runs on; 3.11 first, because the versions in $(LOCK) are those of 3.11.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\
@@ -17,7 +17,7 @@ UV     ?= $(shell command -v uv 2>/dev/null)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock image clean bench-cpu bench-gpu bench-serving
+.PHONY: help install demo test lint format notebook lock image clean bench-cpu bench-gpu bench-serving
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
@@ -67,6 +67,9 @@ lint: $(STAMP) ## Style and types
 format: $(STAMP) ## Put the style right
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+notebook: $(STAMP) ## Run notebooks/quickstart.ipynb from top to bottom and keep its outputs, half a minute on two cores
+	$(BIN)/python notebooks/execute.py
 
 # $(call set_up,EXTRA): .venv with tenfold and an extra of it
 define set_up

@@ -71,8 +71,8 @@ def test_a_runtime_that_cannot_be_is_refused_before_the_model_is_read(tmp_path: 
         load(alone, runtime="openvin")
     with pytest.raises(CallError, match="takes a run or a bundle"):
         load(alone, runtime="torch")
-    with pytest.raises(CallError, match="onnxruntime computes on the CPU, not on cuda"):
-        load(alone, device="cuda")
+    with pytest.raises(CallError, match="onnxruntime computes on cpu, cuda or cuda:NUMBER, not on mps"):
+        load(alone, device="mps")
 
 
 def test_an_engine_answers_for_a_verified_bundle_only(bundle_folder: Path, images: np.ndarray) -> None:

@@ -4,7 +4,8 @@
 #   [AIRBENCH=PATH] [SEEDS=3] [PYTHON=python3] bash benchmarks/gpu/check.sh [OUT]
 #
 # See README.md beside this file for its steps. OUT is benchmarks/gpu/results/<card> where it is left out; in it are
-# gpu.json, gpu.txt, race.json, compare.json, compare.png, profile.txt and the profile's trace. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
+# gpu.json, gpu.txt, race.json, compare.json, compare.png, bench.json, bench.png, export.json, evaluate-tensorrt.json, evaluate-tensorrt-fp16.json,
+# profile.txt, profile.json, profile.html and trace.json.gz. CIFAR-10 is found under TENFOLD_DATA, or downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -22,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 echo "== the tests marked cuda"
-"$python" -m pytest -m cuda tests/engines/torch -p no:cacheprovider
+"$python" -m pytest -m cuda tests/engines/torch tests/runtimes -p no:cacheprovider
 
 train() { # NAME SEED OPTIONS…
   local name=$1 seed=$2
@@ -59,5 +60,25 @@ echo "== the engines on the card and on this machine's processor"
   --out "$work/compare" || echo "not every engine could be measured"
 cp "$work/compare"/compare.{json,png} "$out/" || true
 
+echo "== TensorRT"
+run=$work/runs/sprint-0
+if "$python" -m tenfold export "$run" --format tensorrt --format tensorrt-fp16 --out "$work/exports" --json \
+  >"$out/export.json"; then
+  for format in tensorrt tensorrt-fp16; do
+    "$python" -m tenfold evaluate "$work/exports/$format" --split test --json \
+      >"$out/evaluate-$format.json"
+  done
+else
+  echo "TensorRT could not be measured"
+fi
+
+echo "== the run and its exports in every runtime, on the card and on this machine's processor"
+"$python" -m tenfold export "$run" --format onnx-fp16 --out "$work/exports" || echo "no artifact in float16"
+mapfile -t exports < <(find "$work/exports" -mindepth 2 -maxdepth 2 -name artifact.json)
+"$python" -m tenfold bench "$run" "${exports[@]}" --devices cuda,cpu --batch-sizes 1,8,64,256 --out "$work/bench" ||
+  echo "not every runtime could be measured"
+cp "$work/bench"/bench.{json,png} "$out/" || true
+
 echo "== where a step's time goes"
-"$python" benchmarks/profile_step.py sprint --device cuda --steps 20 --out "$out" | tee "$out/profile.txt"
+"$python" -m tenfold profile cifar10 --recipe sprint --device cuda --steps 20 --out "$work/profile" | tee "$out/profile.txt"
+cp "$work/profile"/{profile.json,profile.html,trace.json.gz} "$out/"

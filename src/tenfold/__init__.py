@@ -7,9 +7,10 @@
     model.predict("cat.jpg")
 
 Importing tenfold imports no framework; every public name is loaded when it is first used.
-The modules behind train(), evaluate(), compare(), tune() and verify() are called training, evaluation, comparison,
-tuning and verification, because importing a submodule puts it under its own name into the package and would hide the
-function. That is also why the function of tenfold.export is called export_model().
+The modules behind train(), evaluate(), compare(), tune(), bench(), profile() and verify() are called training,
+evaluation, comparison, tuning, benchmarking, profiling and verification, because importing a submodule puts it under
+its own name into the package and would hide the function. That is also why the function of tenfold.export is called
+export_model().
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ _HOME = {
     "TrainResult": "tenfold.training",
     "compare": "tenfold.comparison.work",
     "Comparison": "tenfold.comparison.records",
+    "bench": "tenfold.benchmarking.work",
+    "Benchmark": "tenfold.benchmarking.records",
+    "bench_training": "tenfold.benchmarking.training",
+    "profile": "tenfold.profiling.work",
+    "Profile": "tenfold.profiling.records",
     "load": "tenfold.predict",
     "Model": "tenfold.predict",
     "Prediction": "tenfold.predict",
@@ -49,6 +55,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Benchmark",
     "Comparison",
     "Dataset",
     "Evaluation",
@@ -56,6 +63,7 @@ __all__ = [
     "Exported",
     "Model",
     "Prediction",
+    "Profile",
     "Recipe",
     "Split",
     "TenfoldError",
@@ -63,17 +71,23 @@ __all__ = [
     "Tuning",
     "Verification",
     "__version__",
+    "bench",
+    "bench_training",
     "compare",
     "evaluate",
     "export_model",
     "load",
     "load_dataset",
+    "profile",
     "train",
     "tune",
     "verify",
 ]
 
 if TYPE_CHECKING:
+    from tenfold.benchmarking.records import Benchmark
+    from tenfold.benchmarking.training import bench_training
+    from tenfold.benchmarking.work import bench
     from tenfold.comparison.records import Comparison
     from tenfold.comparison.work import compare
     from tenfold.data import load_dataset
@@ -84,6 +98,8 @@ if TYPE_CHECKING:
     from tenfold.export.job import export_model
     from tenfold.export.verdicts import Exported
     from tenfold.predict import Model, Prediction, load
+    from tenfold.profiling.records import Profile
+    from tenfold.profiling.work import profile
     from tenfold.recipe import Recipe
     from tenfold.training import TrainResult, train
     from tenfold.tuning.records import Tuning

@@ -89,6 +89,25 @@ def end_with_parent() -> None:
 
 
 @contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """While the block runs SIGTERM and SIGINT raise KeyboardInterrupt, so that no child is left behind; SIGINT too
+    because a script's background job inherits it ignored."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """While the block runs SIGTERM is met as Ctrl-C is, so that children end and temporary files go."""
 

@@ -13,6 +13,7 @@
     ├── BundleError                 1    500   a bundle that is damaged, or not one
     ├── RunError                    1    409   a run folder that can't be used: locked, or nothing to resume
     ├── TrainingError               1    500   training could not go on: NaN, memory, disk
+    ├── DeviceError                 1    500   another device computed than the one asked for
     └── StoppedError              130    503   Ctrl-C or SIGTERM; the last checkpoint is kept
 
 An error that is not one of these is a bug of tenfold's and keeps its traceback.
@@ -120,6 +121,10 @@ class RunError(TenfoldError):
 
 
 class TrainingError(TenfoldError):
+    pass
+
+
+class DeviceError(TenfoldError):
     pass
 
 

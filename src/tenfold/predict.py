@@ -242,7 +242,8 @@ def load(
 
     runtime   what computes: ``onnxruntime``, ``openvino``, or an engine (``torch``, ``tensorflow``, ``jax``,
               ``opencl``), which takes a bundle. An artifact is computed by the runtime of its format
-    device    an engine's, as for training: ``auto``, ``cpu``, ``cuda`` …; the others compute on the CPU
+    device    an engine's, as for training: ``auto``, ``cpu``, ``cuda`` …; ONNX Runtime's ``cuda`` or ``cuda:1``, where
+              it is built for that, and ``auto`` is the CPU; the others compute on the CPU
     threads   of ONNX Runtime or OpenVINO for a batch; None is every core this process may use
     quick     for a few pictures: ONNX Runtime computes on one thread without optimizing the graph first, and starts
               with the first picture, beside that picture's decoding
@@ -286,6 +287,9 @@ class _Chosen:
         """Refuses what can be refused before a file is read."""
         if self.name == DEFAULT and self.device in ("auto", "cpu"):
             return
+        if self.name == DEFAULT:
+            onnxruntime.check_device(self.device)
+            return
         if not self.engine:
             if self.device not in ("auto", "cpu"):
                 raise CallError(f"The runtime {self.name} computes on the CPU, not on {self.device}.", _ENGINES)
@@ -304,7 +308,9 @@ class _Chosen:
     def start(self, data: bytes, metadata: Any, where: str) -> Any:
         """The runtime of a model.onnx."""
         if self.name == DEFAULT:
-            return onnxruntime.start(data, metadata, threads=self.threads, quick=self.quick, where=where)
+            return onnxruntime.start(
+                data, metadata, threads=self.threads, quick=self.quick, device=self.device, where=where
+            )
         return runtimes.load(self.name).open(data, threads=self.threads, where=where)
 
     def explainer(self, data: bytes, said: graph.Description, where: str) -> Explainer:
@@ -353,12 +359,12 @@ def _load_alone(path: Path, chosen: _Chosen) -> Model:
 def _load_artifact(path: Path, chosen: _Chosen) -> Model:
     from tenfold.export import artifact
 
-    if chosen.name != DEFAULT or chosen.device not in ("auto", "cpu"):
+    if chosen.name != DEFAULT:
         raise CallError(
-            f"{path} is an exported artifact, which the runtime of its format computes on the CPU.",
-            "Leave --runtime and --device out, or name the run.",
+            f"{path} is an exported artifact, which the runtime of its format computes.",
+            "Leave --runtime out, or name the run.",
         )
-    found = artifact.open(path, threads=chosen.threads, quick=chosen.quick)
+    found = artifact.open(path, threads=chosen.threads, quick=chosen.quick, device=chosen.device)
     said, notes = found.said, (found.note,) if found.note else ()
     return Model(said.name, said, found.manifest, lambda: _fitting(found.start(), said, str(path)), found.look, notes)
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -185,6 +186,23 @@ def _make(path: Path, recipe: Recipe, record: dict[str, Any]) -> Run:
     run = Run(path, dict(record), recipe, held)
     run.update(status="running")
     return run
+
+
+@contextmanager
+def results_folder(folder: Path, file: str, what: str) -> Iterator[None]:
+    """The folder of a comparison or a benchmark (``what``), made, and held by this process alone while the block runs.
+    RunExistsError where it holds other things, and no ``file`` of such a one."""
+    if folder.exists() and not folder.is_dir():
+        raise RunExistsError(f"{folder} is a file.", "Name a folder with --out.")
+    if folder.is_dir() and not (folder / file).exists() and any(f.name != ".lock" for f in folder.iterdir()):
+        raise RunExistsError(f"{folder} is not empty and holds no {what}.", "Name another folder with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = lock(folder)
+    except OSError as error:
+        raise RunError(f"The folder {folder} can't be made: {error.strerror}.", "Name another with --out.") from None
+    with held:
+        yield
 
 
 def lock(path: Path) -> IO[str]:

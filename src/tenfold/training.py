@@ -87,7 +87,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """What was asked for, before it meets the data."""
 
     data: str | Path | Dataset
@@ -128,7 +128,7 @@ def train(
     with distributed.joined(engine) as peers:
         if resume is not None:
             return _resume(Path(resume), clock, peers)
-        call = peers.together(lambda: _call(data, recipe, engine, device, overrides or {}, peers))
+        call = peers.together(lambda: asked(data, recipe, engine, device, overrides or {}, peers))
         return _train(call, clock, peers, None, Path(out) if out is not None else None)
 
 
@@ -140,18 +140,18 @@ def _resume(path: Path, clock: Clock, peers: Peers) -> TrainResult:
         device = record["device"]
         if peers.size > 1:  # each has its own
             device = device.partition(":")[0]
-        call = peers.together(lambda: _call(record["data"], recipe, record["engine"], device, {}, peers))
+        call = peers.together(lambda: asked(record["data"], recipe, record["engine"], device, {}, peers))
         return _train(call, clock, peers, run)
 
 
-def _call(
+def asked(
     data: str | Path | Dataset,
     recipe: str | Path | Recipe,
     engine: str,
     device: str,
     overrides: Mapping[str, Any],
-    peers: Peers,
-) -> _Call:
+    peers: Peers = Peers(),
+) -> Call:
     """Everything that can be refused without looking at a picture is refused here."""
     named: Recipe | None = None
     if recipe == "auto" and networks.is_external(overrides):
@@ -172,7 +172,7 @@ def _call(
     named = networks.as_made_for(framework, named)
     size = 32 if named.data.size == "auto" else named.data.size
     engines.check(framework, networks.build(framework, named.model, size, size, 10), named, where)
-    return _Call(data, named, framework, where)
+    return Call(data, named, framework, where)
 
 
 def overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -194,7 +194,7 @@ def _require_extras(recipe: Recipe, engine: str) -> None:
         tensorboard.require()
 
 
-def _train(call: _Call, clock: Clock, peers: Peers, run: Run | None, out: Path | None = None) -> TrainResult:
+def _train(call: Call, clock: Clock, peers: Peers, run: Run | None, out: Path | None = None) -> TrainResult:
     clock.phase("data")
     with _warming_up(call):
         dataset = _load(call, clock, peers)
@@ -222,7 +222,7 @@ def _train(call: _Call, clock: Clock, peers: Peers, run: Run | None, out: Path |
         return _train_in(work, clock, made, notes, peers)
 
 
-def _load(call: _Call, clock: Clock, peers: Peers) -> Dataset:
+def _load(call: Call, clock: Clock, peers: Peers) -> Dataset:
     """The data. What has to be downloaded or decoded is done by one process of each machine, before the others read."""
 
     def load() -> Dataset:
@@ -235,7 +235,7 @@ def _load(call: _Call, clock: Clock, peers: Peers) -> Dataset:
     return found
 
 
-def _work(call: _Call, dataset: Dataset, peers: Peers) -> tuple[Work, list[str]]:
+def _work(call: Call, dataset: Dataset, peers: Peers) -> tuple[Work, list[str]]:
     """Everything decided, and what was changed for the data."""
     recipe, changed = fit_to_data(call.recipe, dataset)
     height, width = dataset.geometry.height, dataset.geometry.width
@@ -259,7 +259,7 @@ def _alike(work: Work) -> dict[str, str]:
 
 
 @contextmanager
-def _warming_up(call: _Call) -> Iterator[None]:
+def _warming_up(call: Call) -> Iterator[None]:
     """The device is made ready in a thread while the block runs. What goes wrong there is told by the training itself,
     which meets it again."""
 

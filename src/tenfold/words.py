@@ -18,6 +18,15 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def seconds_fine(value: float) -> str:
+    """As :func:`seconds`, with three digits below a second: 0.0123 → 12.3 ms, 0.000045 → 45 µs."""
+    if value >= 1:
+        return seconds(value)
+    if value >= 0.0995:
+        return f"{1e3 * value:.0f} ms"
+    return f"{1e3 * value:.3g} ms" if value >= 0.0009995 else f"{1e6 * value:.3g} µs"
+
+
 def size(value: float | None) -> str:
     """A size in bytes with a decimal unit: 1,253 B, 12.3 kB, 4.1 GB."""
     if value is None:

@@ -1,12 +1,11 @@
-"""The arithmetic of benchmarks/floor.py and the sorting of benchmarks/profile_step.py."""
+"""The arithmetic of benchmarks/floor.py and the table of benchmarks/profile_table.py."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -22,7 +21,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    for module in ("steps", "pages", "floor", "profile_step"):
+    for module in ("steps", "pages", "floor", "profile_table"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return importlib.import_module(name)
 
@@ -88,24 +87,13 @@ def test_a_page_without_the_place_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         pages.put(page, "floor", "a table")
 
 
-@pytest.mark.parametrize(
-    ("names", "wanted"),
-    [
-        (["aten::mkldnn_convolution", "aten::convolution"], "convolution forward"),
-        (["aten::convolution_backward", "ConvolutionBackward0"], "convolution backward"),
-        (["aten::copy_", "aten::to", "tenfold: augmentation"], "augmentation"),
-        (["aten::mul_", "aten::_foreach_mul_", "tenfold: optimizer"], "optimizer"),
-        (["aten::native_batch_norm_backward"], "batch norm"),
-        (["aten::gelu_backward", "GeluBackward0"], "activation"),
-        (["aten::max_pool2d_with_indices"], "pooling"),
-        (["aten::random"], "other operations"),
-    ],
-)
-def test_operations_are_sorted_by_their_own_and_their_callers_names(
-    names: list[str], wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile_step = script("profile_step", monkeypatch)
-    event: Any = None
-    for name in reversed(names):
-        event = SimpleNamespace(name=name, cpu_parent=event)
-    assert profile_step.kind(event) == wanted
+def test_the_shares_of_a_profile_are_told_by_kinds_and_what_is_left_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = script("profile_table", monkeypatch)
+    parts = [("data", 0.1), ("host", 0.2), ("device", 0.7), ("idle", 0.0)]
+    profile = {
+        "parts": [{"key": key, "name": key, "seconds": share * 2, "share": share} for key, share in parts],
+        "kinds": [{"name": "convolution forward", "seconds": 1.0}, {"name": "loss", "seconds": 0.3}],
+    }
+    assert table.rows(profile) == [
+        ("convolution forward", 0.5), ("host", 0.2), ("loss", 0.15), ("data", 0.1)
+    ]  # fmt: skip

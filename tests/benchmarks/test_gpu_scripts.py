@@ -36,5 +36,5 @@ def test_the_table_takes_what_every_run_tells() -> None:
 
 def test_what_check_names_exists() -> None:
     text = (FOLDER / "check.sh").read_text(encoding="utf-8")
-    for name in ("benchmarks/race.py", "benchmarks/gpu/table.py", "benchmarks/profile_step.py"):
+    for name in ("benchmarks/race.py", "benchmarks/gpu/table.py"):
         assert name in text and (FOLDER.parents[1] / name).is_file()

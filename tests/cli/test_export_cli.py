@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +72,49 @@ def test_its_help_and_its_page_name_every_format() -> None:
     for name in FORMATS:
         assert name in (verb.export.__doc__ or "").replace(",", " ").replace(";", " ").split()
         assert f"`{name}`" in page
+
+
+# ---- stopped ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_what_is_whole_and_no_process(bundle_folder: Path, tmp_path: Path, number: int) -> None:
+    pytest.importorskip("onnx", reason="the second format needs the package onnx")
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    # a job in a script's background inherits SIGINT ignored
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heard}; from tenfold.__main__ import main; main()", "export"]
+    process = subprocess.Popen(
+        [*command, str(bundle_folder), "--format", "onnx", "--format", "onnx-fp16", "--out", str(out), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not list(out.glob(".onnx-fp16.*")):  # where the second is being written
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.005)
+        process.send_signal(number)
+        told, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and json.loads(told)["error"]["message"] == "Interrupted."
+    assert "Traceback" not in said
+    assert [path.name for path in out.iterdir()] == ["onnx"] and (out / "onnx/artifact.json").exists()
+    assert list(temporary.iterdir()) == []
+    end = time.monotonic() + 10
+    while (left := _using(tmp_path)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert left == []
+
+
+def _using(folder: Path) -> list[str]:
+    """Processes whose TMPDIR is in the folder: those that were started with it, and their children."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={folder}".encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

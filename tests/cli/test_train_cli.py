@@ -14,7 +14,8 @@ import pytest
 
 from tenfold import training
 from tenfold.cli import app
-from tenfold.cli.train import _filled, duration
+from tenfold.cli.options import duration
+from tenfold.cli.train import _filled
 from tenfold.clock import PHASES, Phase
 from tenfold.data.dataset import Dataset
 from tenfold.errors import RecipeError, StoppedError, TrainingError

@@ -93,6 +93,10 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
 
 
+def _take(steps: base.Steps, step: int) -> None:
+    steps.stepper.take(step, 0.5)
+
+
 class TestEngine:
     def test_weights_come_back_as_they_went_in(self, engine: base.Engine, squares: Dataset) -> None:
         """Names, shapes and dtypes follow from the architecture alone, and frozen weights stay as they were."""
@@ -104,6 +108,23 @@ class TestEngine:
         assert all(np.array_equal(found[n], task.weights[n]) for n in [*frozen, "00_normalize.mean"])
         trained = [n for n, s in weights.specs(task.architecture).items() if s.role == "trained"]
         assert all(not np.array_equal(found[n], task.weights[n]) for n in trained)
+
+    def test_steps_taken_one_by_one_are_those_of_a_run_and_can_be_recorded(
+        self, engine: base.Engine, squares: Dataset
+    ) -> None:
+        if engine.name == "opencl":
+            pytest.skip("its fit takes the same steps, and compiling them once more takes long")
+        with engine.steps(job(engine, with_fields(epochs=1), squares)) as steps:
+            for step in range(steps.plan.steps):
+                steps.stepper.take(step, step / steps.plan.steps)
+            found = steps.stepper.weights()
+            following = itertools.count(steps.plan.steps)
+            seen = engine.record(steps, lambda: _take(steps, next(following)), 2)
+            steps.stepper.close()
+        assert same(found, after_an_epoch(engine, squares))
+        names = [(s.kind, s.name, s.lane) for s in seen.spans]
+        assert names.count(("part", "step", seen.host)) == 2 == names.count(("part", "data", seen.host))
+        assert any(kind == "operation" for kind, _, _ in names) and seen.seconds > 0
 
     def test_logits_equal_a_plain_float64_computation(self, engine: base.Engine, squares: Dataset) -> None:
         from numpy.lib.stride_tricks import sliding_window_view
@@ -174,6 +195,10 @@ class TestEngine:
         assert np.allclose(logits(images), logits(images, batch_size=9), atol=1e-4)
         both = (logits(images) + logits(np.ascontiguousarray(images[:, :, ::-1]))) / 2
         assert np.allclose(logits(images, tta="flip"), both, atol=1e-4)
+        answers = engine.answers(task.architecture, task.weights, task.device)
+        for part in (images, images[:1], images[5:9]):
+            assert np.allclose(answers(part), logits(part), atol=1e-4)
+        assert engine.precisions(task.device)[0] == "fp32"
 
     @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
     def test_overfits_64_images(self, engine: base.Engine, squares: Dataset, optimizer: str) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,9 @@ import pytest
 import tenfold
 from tenfold.bundle import store
 from tenfold.data.dataset import Dataset
+from tenfold.errors import CallError
 
-# TensorFlow's formats in one process and the others in another, so that each framework is imported once.
-MAKE = """
-import json, sys
-import numpy as np
-from tenfold import children
-from tenfold.data.dataset import Dataset, Geometry, Split
-from tenfold.export import formats, job, worker
-
-bundle, pictures, out, names = sys.argv[1:]
-children.outcome = lambda module, line, log, result: worker.done(worker.Job(**json.loads(line)))
-found = np.load(pictures)
-splits = {
-    s: Split(found[s], found[s + "_labels"], [f"{s}/{i}" for i in range(len(found[s]))]) for s in ("train", "val")
-}
-data = Dataset("squares", "squares", tuple(f"class {i}" for i in range(4)), splits, Geometry(16, 16))
-made = job.export_model(bundle, names.split(","), out=out, data=data)
-print("\\n" + json.dumps(made.to_dict()))
-"""
+MAKE = Path(__file__).parent / "made.py"
 
 
 @pytest.fixture
@@ -70,25 +55,36 @@ def every(
     base = tmp_path_factory.mktemp("exports")
     bundle = store.write(base / "run" / "model", bundle_content(classes=4, size=16, threshold=0.3)).path
     np.savez(base / "pictures.npz", **make_squares())
-    names = [name for name, entry in FORMATS.items() if entry.missing() is None]
+    names = [name for name, entry in FORMATS.items() if here(name, entry)]
     of_tensorflow = [name for name in names if ("tensorflow", "tensorflow") in FORMATS[name].needs]
     if importlib.util.find_spec("nvidia") is not None:
         # PyTorch's build for CUDA and TensorFlow in one process, which tests are and tenfold never is, end in a crash.
         names, of_tensorflow = [name for name in names if name not in of_tensorflow], []
-    results: dict[str, Any] = {}
-    for group in (of_tensorflow, [name for name in names if name not in of_tensorflow]):
-        if group:
-            results |= _made(group, bundle, base)
+    # TensorFlow's formats in one process and the others in another, so that each framework is imported once.
+    groups = [group for group in (of_tensorflow, [name for name in names if name not in of_tensorflow]) if group]
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda group: _made(group, bundle, base), groups))
+    results = {result["format"]: result for group in made for result in group}
     return {"bundle": bundle, "folder": base / "out", "results": {name: results[name] for name in names}}
 
 
-def _made(names: list[str], bundle: Path, base: Path) -> dict[str, Any]:
-    """Their results by name, made in a process."""
-    command = [sys.executable, "-c", MAKE, str(bundle), str(base / "pictures.npz"), str(base / "out"), ",".join(names)]
+def here(name: str, entry: Any) -> bool:
+    """Whether the format can be had on this machine."""
+    try:
+        entry.require(name)
+    except CallError:
+        return False
+    return True
+
+
+def _made(names: list[str], bundle: Path, base: Path) -> list[dict[str, Any]]:
+    """What ``made.py`` tells of these formats."""
+    command = [sys.executable, str(MAKE), str(bundle), str(base / "pictures.npz"), str(base / "out"), ",".join(names)]
     source = str(Path(tenfold.__file__).parents[1])
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=_environment(source))
     assert done.returncode == 0, done.stderr
-    return {r["format"]: r for r in json.loads(done.stdout.splitlines()[-1])["results"]}
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _environment(source: str) -> dict[str, str]:

@@ -214,11 +214,45 @@ def test_a_batch_norm_that_turns_the_order_round_stays_behind_its_pool(turned: b
     np.testing.assert_allclose(after, before, atol=1e-3)
 
 
+def test_what_the_step_to_gelu_turns_into_inputs_are_weights() -> None:
+    """ReduceMean's axes and Split's sizes, attributes before opset 18: a transformer's graph has them beside GELU."""
+    import onnx as package
+    from onnx import TensorProto, helper, numpy_helper
+
+    from tenfold.runtimes import graph as reader
+    from tenfold.runtimes import onnxruntime
+
+    numbers = {"root": np.sqrt(2), "one": 1.0, "half": 0.5}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=1),
+        helper.make_node("ReduceMean", ["x"], ["rows"], axes=[1], keepdims=0),
+        helper.make_node("Div", ["rows", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["raised"]),
+        helper.make_node("Mul", ["rows", "raised"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 6, 6, 3])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in numbers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+    before = onnxruntime.values(model.SerializeToString(), images, ["out"], "it")[0]
+    folded = fold.folded(package, model)
+    assert [node.op_type for node in folded.graph.node] == ["Cast", "ReduceMean", "Gelu"]
+    reader.inspect(folded.SerializeToString(), "it")
+    np.testing.assert_allclose(onnxruntime.values(folded.SerializeToString(), images, ["out"], "it")[0], before, 1e-5)
+
+
 # ---- what strangers send ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(four: Path, tmp_path: Path) -> Path:
+def folder(four: Path, tmp_path: Path, in_process: None) -> Path:
     job.export_model(four, "onnx", out=tmp_path / "out")
     return tmp_path / "out/onnx"
 
@@ -260,6 +294,20 @@ def test_links_and_missing_files_are_named(folder: Path, tmp_path: Path) -> None
 def test_a_runtime_asked_for_is_a_wrong_call(folder: Path) -> None:
     with pytest.raises(CallError, match="runtime of its format"):
         tenfold.load(folder, runtime="openvino")
+
+
+@pytest.mark.parametrize(("kind", "quick"), [("onnx", True), ("onnx-int8", False)])
+def test_a_few_pictures_are_computed_as_the_gate_did(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, quick: bool
+) -> None:
+    """Quantised, the graph as it is written gives other answers than the kernels that it is joined into."""
+    from tenfold.runtimes import onnxruntime
+
+    asked: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "start", lambda data, metadata, *, quick, **more: asked.append(quick))
+    change(folder, kind=kind)
+    artifact.open(folder, quick=True).start()
+    assert asked == [quick]
 
 
 def test_heat_maps_of_the_bundles_own_graph_alone(folder: Path, pictures: Dataset) -> None:

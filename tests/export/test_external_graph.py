@@ -98,6 +98,38 @@ def content(data: bytes | None, weight: np.ndarray, token: np.ndarray) -> store.
     )
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_norm_spread_over_what_it_divides_is_left_to_the_division(both: bool) -> None:
+    """As PyTorch's ``normalize`` is exported. Where both sides are spread, nothing else would give the shape."""
+    make = onnx.helper.make_node
+    nodes = [
+        make("Cast", ["pixels"], ["float"], to=1),
+        make("ReduceL2", ["float"], ["norm"], axes=[3], keepdims=1),
+        make("Shape", ["float"], ["shape"]),
+        make("Expand", ["norm", "shape"], ["spread"]),
+        *([make("Expand", ["norm", "shape"], ["again"])] if both else []),
+        make("Div", ["again" if both else "float", "spread"], ["parts"]),
+        make("Flatten", ["parts"], ["logits"]),
+    ]
+    values = onnx.helper.make_tensor_value_info
+    graph_of = onnx.helper.make_graph(
+        nodes, "main", [values("pixels", 2, ["N", SIZE, SIZE, 3])], [values("logits", 1, ["N", SIZE * SIZE * 3])]
+    )
+    model = onnx.helper.make_model(graph_of, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    if both:
+        with pytest.raises(BundleError, match="any number of images"):
+            external.simplified(model.SerializeToString(), SIZE, SIZE)
+        return
+    found = external.simplified(model.SerializeToString(), SIZE, SIZE)
+    assert [node.op_type for node in found.graph.node] == ["Cast", "ReduceL2", "Div", "Flatten"]
+    images = np.random.default_rng(0).integers(1, 256, (4, SIZE, SIZE, 3), np.uint8)
+    wide = images.astype(np.float32)
+    expected = (wide / np.linalg.norm(wide, axis=3, keepdims=True)).reshape(4, -1)
+    np.testing.assert_allclose(
+        onnxruntime.values(found.SerializeToString(), images, ["logits"], "it")[0], expected, 1e-5
+    )
+
+
 def test_no_arithmetic_on_shapes_is_left_and_no_text() -> None:
     data, _, _ = exported()
     model = external.simplified(data, SIZE, SIZE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,56 @@ def test_litert_without_tenfolds_metadata(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3")
     with pytest.raises(BundleError, match="without tenfold's metadata"):
         litert.metadata(tmp_path / "m.tflite", "it")
+
+
+# ---- archives that are damaged -------------------------------------------------------------------------------------
+
+
+def deflated(path: Path, entry: str, head: bytes = b"") -> Path:
+    """A ZIP archive after ``head`` whose one entry begins with a block type that deflate hasn't got."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(entry, b'{"tenfold.name": "x"}' * 20)
+    data = bytearray(file.getvalue())
+    start = 30 + len(entry)  # after the local header and the name
+    data[start] |= 0b110
+    path.write_bytes(head + bytes(data))
+    return path
+
+
+def test_a_litert_model_whose_archive_is_damaged(tmp_path: Path) -> None:
+    from tenfold.runtimes import litert
+
+    path = deflated(tmp_path / "m.tflite", "tenfold.json", b"\x1c\x00\x00\x00TFL3")
+    with zipfile.ZipFile(path) as archive, pytest.raises(zlib.error):
+        archive.read("tenfold.json")
+    with pytest.raises(BundleError, match="it is damaged, or a TFLite model without"):
+        litert.metadata(path, "it")
+
+
+@pytest.mark.parametrize("entry", ["models/model.json", "extra/tenfold.json"])
+def test_a_program_whose_archive_is_damaged(tmp_path: Path, entry: str) -> None:
+    data = bytearray(pt2(tmp_path / "m.pt2").read_bytes())
+    name = f"m/{entry}".encode()
+    at = data.index(name)
+    data[at + len(name)] ^= 1  # the first byte of the entry: its checksum is another
+    (tmp_path / "m.pt2").write_bytes(data)
+    with pytest.raises(BundleError, match=r"it is damaged, or no torch\.export program"):
+        torchexport.inspect(tmp_path / "m.pt2", "it")
+
+
+def test_what_a_program_compresses_is_not_inflated(tmp_path: Path) -> None:
+    path = deflated(tmp_path / "m.pt2", "m/models/model.json")
+    with pytest.raises(BundleError, match="what is compressed"):
+        torchexport.inspect(path, "it")
+
+
+def test_a_fault_in_inflating_is_told_of_a_program_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pt2(tmp_path / "m.pt2")
+
+    def fails(*_: object, **__: object) -> bytes:
+        raise zlib.error("Error -3 while decompressing data: invalid block type")
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", fails)
+    with pytest.raises(BundleError, match="it is damaged"):
+        torchexport.inspect(path, "it")

@@ -148,6 +148,34 @@ def test_openvino_is_inspected_first_and_says_what_is_wrong(tmp_path: Path, bund
 
 
 @needs_openvino
+def test_openvino_takes_the_devices_and_precisions_that_are_here(bundle_folder: Path) -> None:
+    """In a process of its own: looking for cards loads drivers, which may not bear the other frameworks of this one."""
+    code = """
+import sys
+from pathlib import Path
+from tenfold.errors import TenfoldError
+from tenfold.runtimes import openvino
+
+name, native = openvino.devices()["cpu"]
+print(bool(name), native[0])
+refused = [{"precision": p} for p in ("bf16", "fp16") if p not in native]
+for options in [{"device": "tpu"}, {"precision": "fp8"}, *refused]:
+    try:
+        openvino.open(Path(sys.argv[1]), **options)
+    except TenfoldError as error:
+        print(type(error).__name__, error)
+"""
+    call = [sys.executable, "-c", code, str(bundle_folder / "model.onnx")]
+    first, device, precision, *rest = subprocess.run(
+        call, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert first == "True fp32"
+    assert device.startswith("UnknownNameError No device is called 'tpu' for OpenVINO here")
+    assert precision.startswith("UnknownNameError No precision is called 'fp8'")
+    assert all("does not compute in" in line for line in rest)
+
+
+@needs_openvino
 def test_openvino_sends_no_telemetry(bundle_folder: Path) -> None:
     """Its package tells its makers of every import, unless the package that does so can't be imported."""
     code = (

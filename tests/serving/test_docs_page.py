@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_support import CLASSES, KEY, Visit, Visiting, asking_a_key, chromium, model, photo, visits
+from page_support import CLASSES, KEY, Visit, Visiting, photo
 from serving_client import Server, serving
 
 from tenfold import load
@@ -18,38 +18,10 @@ expect: Any = pytest.importorskip("playwright.sync_api", reason="needs playwrigh
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shapes(bundle_content: Any, reference_logits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model(tmp_path_factory.mktemp("page") / "shapes-quick-1", bundle_content, reference_logits)
-
-
-@pytest.fixture(scope="module")
 def site(browser: Any, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(f"shapes={shapes}", "--workers", "1", folder=tmp_path_factory.mktemp("site")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def keyed(browser: Any, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(*asking_a_key(shapes, folder := tmp_path_factory.mktemp("keyed")), folder=folder) as running:
-        yield running
-
-
-@pytest.fixture
-def visiting(browser: Any) -> Iterator[Visiting]:
-    with visits(browser) as visiting:
-        yield visiting
-
-
-@pytest.fixture
-def visit(visiting: Visiting, site: Server) -> Visit:
-    return visiting(site)
 
 
 def commands(visit: Visit) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_support import CLASSES, KEY, Visit, Visiting, asking_a_key, chromium, model, photo, visits
+from page_support import CLASSES, KEY, Visit, Visiting, photo
 from PIL import Image
 from serving_client import Server, png, serving, until
 
@@ -26,40 +26,12 @@ BROKEN = photo("PNG")[:100]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shapes(bundle_content: Any, reference_logits: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return model(tmp_path_factory.mktemp("page") / "shapes-quick-1", bundle_content, reference_logits)
-
-
-@pytest.fixture(scope="module")
 def site(browser: Any, shapes: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two models; the second has a threshold."""
     arguments = [f"shapes={shapes}", f"tiny={tiny_bundle}", "--workers", "2", "--max-body", "1MiB"]
     with serving(*arguments, folder=tmp_path_factory.mktemp("site")) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def keyed(browser: Any, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(*asking_a_key(shapes, folder := tmp_path_factory.mktemp("keyed")), folder=folder) as running:
-        yield running
-
-
-@pytest.fixture
-def visiting(browser: Any) -> Iterator[Visiting]:
-    with visits(browser) as visiting:
-        yield visiting
-
-
-@pytest.fixture
-def visit(visiting: Visiting, site: Server) -> Visit:
-    return visiting(site)
 
 
 def expected(run_folder: Path, picture: bytes) -> tuple[str, str]:

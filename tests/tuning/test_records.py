@@ -53,3 +53,11 @@ def test_what_is_clear_needs_two_seeds_that_do_not_overlap() -> None:
     assert records.clearly(Confirmed(1, False, 0.9, {1: 0.83, 2: 0.9}), own)
     assert not records.clearly(Confirmed(1, False, 0.9, {1: 0.81, 2: 0.9}), own)
     assert not records.clearly(Confirmed(1, False, 0.9, {1: 0.95}), own)
+
+
+def test_the_time_of_the_confirmation_is_that_of_who_is_confirmed() -> None:
+    own, slow = trial(0, 0.8, seconds=10.0), trial(1, 0.9, seconds=25.0)
+    assert records.confirmation_seconds([slow], 3, 1) is None  # the recipe has not been trained yet
+    assert records.confirmation_seconds([own], 3, 1) == 60.0
+    assert records.confirmation_seconds([own, slow], 3, 1) == 105.0
+    assert records.confirmation_seconds([own, slow], 3, 2) == 75.0

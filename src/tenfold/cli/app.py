@@ -52,6 +52,8 @@ VERBS = {
     "evaluate": Verb(MODEL, "Measure a trained model on a dataset: accuracy, each class."),
     "compare": Verb(MODEL, "Train in several engines, on several devices: speed, memory, accuracy."),
     "tune": Verb(MODEL, "Search a better recipe: many short trainings, the best confirmed."),
+    "bench": Verb(MODEL, "Measure a model in every runtime and device: speed, latency, memory."),
+    "profile": Verb(MODEL, "Say where the time of training or prediction goes; a page, a trace."),
     "predict": Verb(MODEL, "Classify pictures with a trained model."),
     "serve": Verb(MODEL, "Put a trained model behind HTTP: a page, an API, figures."),
     "verify": Verb(MODEL, "Ask every engine and runtime here for a model's answers; compare."),

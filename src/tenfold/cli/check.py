@@ -10,6 +10,7 @@ import typer
 from tenfold import words
 from tenfold.cli import render
 from tenfold.cli.geometry import Changes, RecipeName, data_settings
+from tenfold.cli.options import AsJson, Data
 
 if TYPE_CHECKING:
     from tenfold.data.check import Checked
@@ -18,9 +19,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def check(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A dataset's name, a folder of pictures or a CSV file.")
-    ] = "digits",
+    data: Data = "digits",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder for check.html and check.json.", show_default="NAME-check"),
@@ -28,7 +27,7 @@ def check(
     recipe: RecipeName = None,
     changes: Changes = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where there is an error.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find corrupt files, duplicates, train/test leaks and imbalance.
 

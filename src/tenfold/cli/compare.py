@@ -12,7 +12,20 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.train import OUT, RECIPE, WHERE, overrides_of
+from tenfold.cli.options import (
+    OUT,
+    RECIPE,
+    WHERE,
+    BatchSize,
+    Epochs,
+    RecipeChanges,
+    ResultAsJson,
+    TrainingData,
+    out_option,
+    overrides_of,
+    recipe_option,
+    time_limit_option,
+)
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -20,14 +33,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="A dataset's name (digits, cifar10, cifar100), a folder of pictures, or a CSV of paths and labels; "
-            "digits where left out.",
-            show_default=False,
-        ),
-    ] = None,
+    data: TrainingData = None,
     engines: Annotated[
         str | None,
         typer.Option(metavar="NAMES", rich_help_panel=WHERE, help="With commas between (default: all installed)."),
@@ -39,24 +45,11 @@ def compare(
     seeds: Annotated[
         int, typer.Option(metavar="N", rich_help_panel=RECIPE, help="Trainings of each: with the seeds 0 to N-1.")
     ] = 3,
-    recipe: Annotated[
-        str,
-        typer.Option("--recipe", metavar="NAME|FILE", rich_help_panel=RECIPE, help="A shipped recipe or a YAML file."),
-    ] = "quick",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", rich_help_panel=RECIPE, help="Change any field of the recipe; repeatable."
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(rich_help_panel=RECIPE, help="Passes over the training images, 2.5 too.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=RECIPE, help="Images a step.")] = None,
-    time_limit: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", rich_help_panel=RECIPE, help="Train each no longer than 30s, 10m, 2h or 1h30m."),
-    ] = None,
+    recipe: Annotated[str, recipe_option("A shipped recipe or a YAML file.")] = "quick",
+    changes: RecipeChanges = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    time_limit: Annotated[str | None, time_limit_option("Train each no longer than 30s, 10m, 2h or 1h30m.")] = None,
     price_per_hour: Annotated[
         str | None,
         typer.Option(
@@ -65,14 +58,11 @@ def compare(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            rich_help_panel=OUT,
-            show_default=False,
-            help="The folder (default: runs/compare-<data>-<recipe>-<n>). A comparison that was stopped goes on there.",
+        out_option(
+            "The folder (default: runs/compare-<data>-<recipe>-<n>). A comparison that was stopped goes on there."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Train the same recipe in each engine on each device, and tell what each took and came to.
 

@@ -41,6 +41,7 @@ PURPOSES = {
     "tensorboard": "TensorBoard event files",
     "openvino": "verifying a model in a second runtime, exporting to OpenVINO",
     "litert": "models of tenfold export in LiteRT (writing them needs TensorFlow too)",
+    "notebook": "live curves and pictures in a notebook",
     "tune": "searching a better recipe with tenfold tune",
     "nvml": "the energy that NVIDIA cards use, in tenfold compare",
 }

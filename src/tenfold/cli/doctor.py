@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from tenfold import words
 from tenfold.cli import render
+from tenfold.cli.options import AsJson
 
 Row = tuple[str, str, str]  # what, its state, a style for the state
 
 GOOD, MISSING, BROKEN = "green", "yellow", "bold red"
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what this machine has, what is missing, and how to get it.
 
     Leaves with exit code 1 only where something installed is broken; what is merely missing is no failure.

@@ -13,6 +13,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
+from tenfold.cli.options import AnyModel, AsJson, Split
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ NAME = 32  # columns of a class's name
 
 
 def evaluate(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="The folder of a run, a bundle or an exported artifact, or a model.onnx."),
-    ],
+    run: AnyModel,
     data: Annotated[
         str | None,
         typer.Option(
@@ -40,9 +38,7 @@ def evaluate(
             help="Other data than the model's own: a dataset's name, a folder of class folders, or a CSV.",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(metavar="S", help="train, val, test, or all for every picture of the data.")
-    ] = "test",
+    split: Split = "test",
     tta: Annotated[
         str,
         typer.Option(metavar="T", help="Test-time augmentation: none, flip or flip+shift (2 and 6 times the work)."),
@@ -53,7 +49,7 @@ def evaluate(
             metavar="DIR", show_default=False, help="Also write evaluation.json, report.html and plots/ into a folder."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a trained model: accuracy with its 95 % interval, each class, and what is confused with what.
 

@@ -9,6 +9,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
+from tenfold.cli.options import AsJson
 
 if TYPE_CHECKING:
     from tenfold.export.gate import Replay
@@ -46,12 +47,12 @@ def export(
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Keep an artifact whose answers are further off than they may be.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trained model in other formats, and keep those that give its answers.
 
     Formats: onnx, onnx-fp16, onnx-int8, openvino, openvino-fp16, saved-model, litert, litert-int8, torch-export,
-    triton; or all, every one that can be had here.
+    triton, tensorrt, tensorrt-fp16; or all, every one that can be had here.
 
     Each artifact is reopened in its own runtime and asked for the golden images and the validation split. One that is
     further off than its format may be is refused, with exit code 1. predict, evaluate and serve take what is kept.

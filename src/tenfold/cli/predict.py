@@ -18,6 +18,7 @@ import typer
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from tenfold.cli import pictures, render
+from tenfold.cli.options import AnyModel, AsJson
 from tenfold.data.dataset import Skipped
 from tenfold.errors import CallError, ImageError
 
@@ -29,10 +30,7 @@ MANY = 64  # for more there is progress
 
 
 def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="The folder of a run, a bundle or an exported artifact, or a model.onnx."),
-    ],
+    run: AnyModel,
     source: Annotated[
         list[str],
         typer.Argument(
@@ -48,12 +46,12 @@ def predict(
         ),
     ] = "onnxruntime",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="An engine's device: auto, cpu, cuda, opencl:0 …")
+        str, typer.Option(metavar="NAME", help="Where: auto, cpu, cuda; an engine's other devices (opencl:0 …) too.")
     ] = "auto",
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the answers to a CSV file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Classify pictures with a trained model.
 

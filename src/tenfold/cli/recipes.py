@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenfold.cli import render
+from tenfold.cli.options import AsJson
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def recipes(
     fields: Annotated[
         bool, typer.Option("--fields", help="Print the reference of every recipe field, as Markdown.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the recipes, or print one as YAML with what each field means.
 

@@ -46,7 +46,10 @@ def serve(
         str, typer.Option(metavar="NAME", rich_help_panel=WHERE, help="What computes, as for tenfold predict.")
     ] = "onnxruntime",
     device: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=WHERE, help="An engine's device: auto, cpu, cuda …")
+        str,
+        typer.Option(
+            metavar="NAME", rich_help_panel=WHERE, help="Where: auto, cpu, cuda, or another device of an engine's."
+        ),
     ] = "auto",
     threshold: Annotated[
         float | None,

@@ -10,6 +10,7 @@ import typer
 
 from tenfold.cli import render
 from tenfold.cli.geometry import Changes, RecipeName, data_settings
+from tenfold.cli.options import AsJson, Data
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ BAR = 24
 
 
 def show(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A dataset's name, a folder of pictures or a CSV file.")
-    ] = "digits",
+    data: Data = "digits",
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Draw train, val or test.")] = "train",
     per_class: Annotated[int, typer.Option("--per-class", metavar="N", min=1, max=50, help="Samples of each.")] = 10,
     out: Annotated[
@@ -32,7 +31,7 @@ def show(
     ] = None,
     recipe: RecipeName = None,
     changes: Changes = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw samples of each class and count the classes.
 

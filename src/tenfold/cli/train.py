@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import textwrap
@@ -14,56 +13,37 @@ import typer
 
 from tenfold import distributed, words
 from tenfold.cli import render
-from tenfold.errors import CallError, RecipeError
+from tenfold.cli.options import (
+    OUT,
+    RECIPE,
+    BatchSize,
+    Epochs,
+    RecipeChanges,
+    ResultAsJson,
+    TrainingData,
+    out_option,
+    overrides_of,
+    recipe_option,
+    time_limit_option,
+    where_option,
+)
+from tenfold.errors import CallError
 
 if TYPE_CHECKING:
     from tenfold.training import TrainResult
 
-# Panels of --help.
-RECIPE, WHERE, OUT = "The recipe and its fields", "Where it runs", "What is left and printed"
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:min|[dhms])\s*)+")
-
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="A dataset's name (digits, cifar10, cifar100), a folder of pictures, or a CSV of paths and labels; "
-            "digits where left out.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME|FILE",
-            rich_help_panel=RECIPE,
-            help="A shipped recipe or a YAML file (default: auto).",
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", rich_help_panel=RECIPE, help="Change any field of the recipe; repeatable."
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(rich_help_panel=RECIPE, help="Passes over the training images, 2.5 too.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=RECIPE, help="Images a step.")] = None,
+    data: TrainingData = None,
+    recipe: Annotated[str | None, recipe_option("A shipped recipe or a YAML file (default: auto).")] = None,
+    changes: RecipeChanges = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
     seed: Annotated[
         int | None, typer.Option(rich_help_panel=RECIPE, help="Of first weights, order and augmentation.")
     ] = None,
     time_limit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            rich_help_panel=RECIPE,
-            help="Train no longer than 30s, 10m, 2h or 1h30m, the schedule fitted to it.",
-        ),
+        str | None, time_limit_option("Train no longer than 30s, 10m, 2h or 1h30m, the schedule fitted to it.")
     ] = None,
     patience: Annotated[
         int | None,
@@ -71,34 +51,16 @@ def train(
             metavar="N", rich_help_panel=RECIPE, help="Stop after N epochs without a better validation accuracy."
         ),
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", rich_help_panel=WHERE, help="The framework: torch (default), tensorflow, jax, opencl."
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", rich_help_panel=WHERE, help="auto (the fastest, default), cpu, cuda, cuda:1, opencl:0 …"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            rich_help_panel=OUT,
-            show_default=False,
-            help="The run folder itself (default: runs/<data>-<recipe>-<n>).",
-        ),
-    ] = None,
+    engine: Annotated[str | None, where_option("The framework: torch (default), tensorflow, jax, opencl.")] = None,
+    device: Annotated[str | None, where_option("auto (the fastest, default), cpu, cuda, cuda:1, opencl:0 …")] = None,
+    out: Annotated[Path | None, out_option("The run folder itself (default: runs/<data>-<recipe>-<n>).")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN", rich_help_panel=OUT, help="Go on with a run that was stopped; takes no other option."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Train a model, measure it on the test images, and leave a run folder with the model and a report.
 
@@ -145,63 +107,6 @@ def _refuse_with_resume(run: Path, options: Mapping[str, Any]) -> None:
             f"--resume goes on with the run as it was started: {', '.join(given)} can't be given with it.",
             f"tenfold train --resume {shlex.quote(str(run))} is the whole call; for another recipe start a new run.",
         )
-
-
-# ---- the recipe's fields --------------------------------------------------------------------------------------
-
-
-def overrides_of(changes: list[str], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Recipe fields by dotted name from --set and the named options, which must not contradict each other."""
-    fields = _named_fields(named)
-    if not changes:
-        return {name: value for name, (_, value) in fields.items()}
-    from tenfold.recipe import parse_set
-
-    overrides: dict[str, Any] = {}
-    for text in changes:
-        name, value = parse_set(text)
-        if overrides.get(name, value) != value:
-            raise CallError(f"--set gives {name} twice: {overrides[name]!r} and {value!r}.", "Leave one out.")
-        overrides[name] = value
-    for name, (option, value) in fields.items():
-        if name in overrides and overrides[name] != value:
-            raise CallError(
-                f"{option} says {value:g} and --set {name}={overrides[name]} says otherwise.",
-                "Leave one of the two out.",
-            )
-        overrides[name] = value
-    return overrides
-
-
-def _named_fields(named: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Recipe field → (option, value) of the named options that were given."""
-    fields = {}
-    for option, value in named.items():
-        if value is None:
-            continue
-        if option == "--time-limit":
-            value = duration(value)
-        if value < 0 or (value == 0 and option != "--seed"):
-            least = "must not be below 0" if option == "--seed" else "must be above 0"
-            raise RecipeError(f"{option} {value:g}: {least}.")
-        fields[option[2:].replace("-", "_")] = (option, value)
-    return fields
-
-
-def duration(text: str) -> float:
-    """Seconds of ``30s``, ``10m``, ``2h``, ``1h30m``, ``1d`` or a plain number of seconds."""
-    plain = text.strip().lower()
-    try:
-        value = float(plain)
-    except ValueError:
-        if not _DURATION.fullmatch(plain):
-            raise RecipeError(
-                f"--time-limit {text!r} is not a duration.", "Write it as 30s, 10m, 2h or 1h30m; 90 means 90 seconds."
-            ) from None
-        value = sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)\s*(min|[dhms])", plain))
-    if not 0 < value < float("inf"):
-        raise RecipeError(f"--time-limit {text!r}: must be above 0.")
-    return value
 
 
 # ---- the work and its result ----------------------------------------------------------------------------------

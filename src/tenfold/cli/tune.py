@@ -14,7 +14,19 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.train import OUT, RECIPE, WHERE, duration, overrides_of
+from tenfold.cli.options import (
+    OUT,
+    WHERE,
+    RecipeChanges,
+    ResultAsJson,
+    TrainingData,
+    duration,
+    out_option,
+    overrides_of,
+    recipe_option,
+    time_limit_option,
+    where_option,
+)
 
 if TYPE_CHECKING:
     from tenfold.tuning.records import Trial, Tuning, Update
@@ -26,39 +38,16 @@ LOG_SECONDS = 60.0  # a log without any news has a line this often
 
 
 def tune(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="A dataset's name (digits, cifar10, cifar100), a folder of pictures, or a CSV of paths and labels; "
-            "digits where left out.",
-            show_default=False,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="NAME|FILE",
-            rich_help_panel=RECIPE,
-            help="Where the search begins; its tune section says what is searched.",
-        ),
-    ] = "quick",
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", rich_help_panel=RECIPE, help="Change any field of the recipe; repeatable."
-        ),
-    ] = None,
+    data: TrainingData = None,
+    recipe: Annotated[str, recipe_option("Where the search begins; its tune section says what is searched.")] = "quick",
+    changes: RecipeChanges = None,
     trials: Annotated[
         int | None,
         typer.Option(
             metavar="N", rich_help_panel=SEARCH, help="Trials in the study (default: 30, or as --time-limit allows)."
         ),
     ] = None,
-    time_limit: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", rich_help_panel=SEARCH, help="For everything: 30m, 2h or 1h30m, 90s."),
-    ] = None,
+    time_limit: Annotated[str | None, time_limit_option("For everything: 30m, 2h or 1h30m, 90s.", SEARCH)] = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -73,12 +62,8 @@ def tune(
     workers: Annotated[
         int, typer.Option(metavar="N", rich_help_panel=WHERE, help="Trials at a time, each in a process.")
     ] = 1,
-    engine: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=WHERE, help="torch, tensorflow, jax or opencl.")
-    ] = "torch",
-    device: Annotated[
-        str, typer.Option(metavar="NAME", rich_help_panel=WHERE, help="auto (the fastest), cpu, cuda, cuda:1 …")
-    ] = "auto",
+    engine: Annotated[str, where_option("torch, tensorflow, jax or opencl.")] = "torch",
+    device: Annotated[str, where_option("auto (the fastest), cpu, cuda, cuda:1 …")] = "auto",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -95,15 +80,9 @@ def tune(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            rich_help_panel=OUT,
-            show_default=False,
-            help="The folder (default: runs/tune-<study>, or runs/tune-<data>-<recipe>-<n>).",
-        ),
+        Path | None, out_option("The folder (default: runs/tune-<study>, or runs/tune-<data>-<recipe>-<n>).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Search a better recipe: many short trainings, judged on validation images, the best confirmed with other seeds.
 

@@ -10,6 +10,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
+from tenfold.cli.options import AsJson, Split
 
 if TYPE_CHECKING:
     from tenfold.verification.verdicts import ImageSet, Row, Verification
@@ -29,9 +30,7 @@ def verify(
             help="Other images than those of the model's own data: a dataset's name, a folder, or a CSV.",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(metavar="S", help="train, val, test, or all for every picture of the data.")
-    ] = "test",
+    split: Split = "test",
     golden: Annotated[bool, typer.Option("--golden", help="The golden images only, no split.")] = False,
     engines: Annotated[
         str | None,
@@ -44,7 +43,7 @@ def verify(
     device: Annotated[
         str, typer.Option(metavar="D", help="Where engines compute; auto is the fastest of each.")
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask every engine and runtime that is installed for a model's answers, and compare them.
 

@@ -1,7 +1,7 @@
 """The same recipe trained by each engine on each device: child processes in turn, one table, one plot.
 
-records.py knows the figures and their arithmetic, child.py how one training is run and measured, energy.py NVIDIA's
-counter, work.py the order of the runs and the folder, plot.py the picture. Names are loaded when they are first used.
+records.py knows the figures and their arithmetic, child.py how one training is run and measured, work.py the order of
+the runs and the folder, plot.py the picture. Names are loaded when they are first used.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tenfold import processes
+from tenfold import energy, processes
 from tenfold import run as runs
-from tenfold.comparison import energy
 from tenfold.comparison.records import Contestant, Trial
 
 LOGS = "logs"
@@ -107,13 +106,13 @@ def _verdict(code: int, said: Mapping[str, Any], err: Path) -> tuple[Literal["do
     if isinstance(error, dict):
         words = " ".join(str(error[key]) for key in ("message", "hint") if error.get(key))
     else:
-        words = _last_words(err)
+        words = last_words(err)
     if code == 2:
         return "refused", words or "the call was refused"
-    return "failed", f"{words or 'it said nothing'} ({_ending(code)})"
+    return "failed", f"{words or 'it said nothing'} ({ending(code)})"
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
     if code == 0:
         return "exit code 0, but no figures"
     if code > 0:
@@ -122,7 +121,7 @@ def _ending(code: int) -> str:
     return "ended by the signal SIGKILL, as when memory runs out" if name == "SIGKILL" else f"ended by signal {name}"
 
 
-def _last_words(err: Path) -> str:
+def last_words(err: Path) -> str:
     try:
         lines = err.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

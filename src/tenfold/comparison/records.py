@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 OTHERS_SHARE = 0.1  # of all cores: what others may use without being mentioned
 STOLEN_SHARE = 0.02
@@ -279,22 +279,33 @@ def price_of(device: str, ran_on: str | None, price: float | Mapping[str, float]
 def notes(trials: Sequence[Trial]) -> list[str]:
     """A sentence for all that makes the figures less alike than they look."""
     done = [t for t in trials if t.status == "done"]
-    return [*_load(done), *_precisions(done), *_versions(done), *_of_some(done)]
+    return [*load(done), *_precisions(done), *_versions(done), *_of_some(done)]
 
 
-def _load(done: Sequence[Trial]) -> list[str]:
+class Disturbed(Protocol):
+    """What has run while others may have used the machine: a training, a measurement."""
+
+    @property
+    def others_cores(self) -> float | None: ...
+
+    @property
+    def steal_share(self) -> float | None: ...
+
+
+def load(done: Sequence[Disturbed], what: str = "runs") -> list[str]:
+    """A sentence where other programs used the machine meanwhile, and one where its host gave it to others."""
     cores = os.cpu_count() or 1
     others = [t.others_cores for t in done if t.others_cores is not None and t.others_cores > OTHERS_SHARE * cores]
     stolen = [t.steal_share for t in done if t.steal_share is not None and t.steal_share > STOLEN_SHARE]
     found = []
     if others:
         found.append(
-            f"In {len(others)} of {len(done)} runs other programs used the machine too, up to {max(others):.1f} of "
-            f"{cores} cores: alone, the runs may be faster."
+            f"In {len(others)} of {len(done)} {what} other programs used the machine too, up to {max(others):.1f} of "
+            f"{cores} cores: alone, the {what} may be faster."
         )
     if stolen:
         found.append(
-            f"In {len(stolen)} of {len(done)} runs the machine's host gave its processors to others, up to "
+            f"In {len(stolen)} of {len(done)} {what} the machine's host gave its processors to others, up to "
             f"{100 * max(stolen):.0f} % of the time."
         )
     return found

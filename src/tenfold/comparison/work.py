@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.util
 import json
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tenfold
-from tenfold import hardware, paths
+from tenfold import children, energy, hardware, paths
 from tenfold import recipe as recipes
 from tenfold import run as runs
-from tenfold.comparison import child, energy, records
+from tenfold.comparison import child, records
 from tenfold.comparison.child import Child
 from tenfold.comparison.records import Comparison, Contestant, Ended, LeftOut, Started, Trial
 from tenfold.data import load_dataset
@@ -83,10 +80,10 @@ def compare(
     source, facts = dataset.source, {"source": dataset.source, "fingerprint": dataset.fingerprint}
     folder = Path(out) if out is not None else runs.next_folder(f"compare-{dataset.name}-{call.recipe.name}")
     del dataset  # its memory is the children's
-    with _open(folder):
+    with runs.results_folder(folder, FILE, "comparison"):
         home = _Home(folder, call, facts)
         home.load()
-        with _sigterm_is_an_interrupt():
+        with children.interrupted_by_signals():
             try:
                 _run_all(home, call, source, left_out, listen)
             except KeyboardInterrupt:
@@ -192,43 +189,7 @@ def _run_all(
         listen(Ended(number, len(plan), trial))
 
 
-@contextlib.contextmanager
-def _sigterm_is_an_interrupt() -> Iterator[None]:
-    """So that no child is left behind when this process is asked to end."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # SIGINT too: a script's background job inherits it ignored
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # ---- the folder ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _open(folder: Path) -> Iterator[None]:
-    """The folder made, and held by this process alone while the block runs. RunExistsError where it holds other
-    things than a comparison."""
-    if folder.exists() and not folder.is_dir():
-        raise RunExistsError(f"{folder} is a file.", "Name a folder with --out.")
-    if folder.is_dir() and not (folder / FILE).exists() and any(f.name != ".lock" for f in folder.iterdir()):
-        raise RunExistsError(f"{folder} is not empty and holds no comparison.", "Name another folder with --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = runs.lock(folder)
-    except OSError as error:
-        raise RunError(f"The folder {folder} can't be made: {error.strerror}.", "Name another with --out.") from None
-    with held:
-        yield
 
 
 class _Home:

@@ -131,6 +131,13 @@ def resize(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.array(_fit(Image.fromarray(pixels), geometry), np.uint8)
 
 
+def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
+    """A JPEG file's bytes for uint8 h×w×3: something to decode where there are pixels alone."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def warm_up(geometry: Geometry) -> None:
     """Imports and makes what the first picture of a common kind would wait for: 30 ms."""
     blank = Image.new("RGB", (2 * geometry.width, 2 * geometry.height))

@@ -15,8 +15,9 @@ import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from tenfold.distributed import Peers, World
 from tenfold.engines import external
 from tenfold.errors import MissingExtraError, UnknownNameError, UnsupportedError
 from tenfold.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tenfold.engines.recording import Recording
+    from tenfold.engines.schedule import Plan
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,7 @@ class Stepper(ABC):
     placement: Literal["device", "stream"]
 
     def agree(self, done: float, stop: bool) -> tuple[float, bool]:
-        """What holds for all processes of a training, where each proposes ``done``, the share of the run that is
-        behind, and whether to ``stop``. Called in each after every step, and once before the first."""
+        """What all processes of a training take for the share of the run that is ``done``, and whether to ``stop``."""
         return done, stop
 
     def announce(self) -> None:  # noqa: B027 (an engine may have nothing to say)
@@ -220,6 +224,15 @@ class Stepper(ABC):
         """After the last step: waits for the device and ends what runs beside it."""
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A training that stands before its first step. ``precision`` is fp32, fp16 or bf16, already resolved."""
+
+    stepper: Stepper
+    plan: Plan
+    precision: str
+
+
 class Engine(ABC):
     """A framework behind the contract. Engines hold no state between calls.
 
@@ -241,8 +254,24 @@ class Engine(ABC):
     def check(self, architecture: Architecture, recipe: Recipe, device: Device) -> None:
         """Raises UnsupportedError for the first thing this engine or device can't do, and says which can."""
 
+    def precisions(self, device: Device) -> list[str]:
+        """What the device computes in natively, ``fp32`` first."""
+        return ["fp32"]
+
     def warm_up(self, device: Device) -> None:  # noqa: B027 (an engine may have nothing to do)
         """Does what the first work on ``device`` would wait for. Called in a thread of its own while data is read."""
+
+    def steps(self, job: Job) -> AbstractContextManager[Steps]:
+        """The steps of ``job`` to be taken one by one while the block runs, as :meth:`fit` takes them: for who times or
+        profiles them. What memory runs out for raises TrainingError."""
+        raise UnsupportedError(f"The {self.name} engine can't take single steps.")
+
+    def record(self, steps: Steps, take: Callable[[], None], count: int) -> Recording:
+        """What is seen of ``count`` steps while ``take`` takes one after another: by the framework's own profiler where
+        the engine has one, else by the host's clock."""
+        from tenfold.engines.recording import by_clock
+
+        return by_clock(take, steps.stepper.sums, count)
 
     @abstractmethod
     def fit(self, job: Job) -> FitResult:
@@ -265,6 +294,18 @@ class Engine(ABC):
     def join(self, world: World) -> Peers:
         """The processes that were started together for one training."""
         raise UnsupportedError(f"The {self.name} engine trains in one process.")
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives :meth:`logits` of images again and again: where an engine can, the network is built and its
+        weights are sent to the device once."""
+        return lambda images: self.logits(architecture, weights, images, device, precision=precision)
 
     def library(self, name: str) -> external.Library:
         """Another package's networks, where ENGINES says that this engine reaches them."""

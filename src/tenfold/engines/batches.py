@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tenfold.engines.parts import named
 from tenfold.engines.schedule import Plan
 
 T = TypeVar("T")
@@ -99,11 +100,13 @@ def read_ahead(
         try:
             order_of = Rows(plan, seed, len(images))
             for step in range(first, plan.steps):
-                index = order_of.of(step)[rows]
-                ascending = np.argsort(index)  # the map is read front to back
-                pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
-                pixels[ascending] = images[index[ascending]]
-                put((step, finish(pixels)))
+                with named("read"):
+                    index = order_of.of(step)[rows]
+                    ascending = np.argsort(index)  # the map is read front to back
+                    pixels = np.empty((len(index), *images.shape[1:]), np.uint8)
+                    pixels[ascending] = images[index[ascending]]
+                    finished = finish(pixels)
+                put((step, finished))
                 if ended.is_set():
                     return
         except BaseException as error:

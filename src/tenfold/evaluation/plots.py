@@ -1,4 +1,5 @@
-"""The report's plots as PNG files, for papers, slides and mails; with comparison/plot.py all that imports matplotlib.
+"""The report's plots as PNG files, for papers, slides and mails. Matplotlib is imported here, in comparison/plot.py,
+data/sheet.py and notebook/pictures.py, and nowhere else.
 
 Figures are drawn with the Agg canvas directly, without pyplot: no window system, no global state, and half the
 import time. Colors are Okabe and Ito's, told apart by all.

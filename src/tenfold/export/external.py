@@ -8,6 +8,8 @@ So every value that does not depend on the pixels is computed here, for two imag
 - the same both times: a constant
 - the new shape of a ``Reshape``: the one size that differs is -1, which ONNX reads as "the rest"
 - copies along the first axis (a vision transformer's class token): one row, plus a zero for each image
+- a value spread over the shape of what it is then added to, or what it multiplies or divides: left as it is, which is
+  spread by the arithmetic itself
 
 What is left computes on pixels alone. That it gives the network's answers is for the gate to say.
 """
@@ -23,6 +25,7 @@ from tenfold.errors import BundleError, MissingExtraError
 from tenfold.runtimes import onnxruntime as runtime
 from tenfold.runtimes.graph import INPUT
 
+_BROADCAST = ("Add", "Sub", "Mul", "Div")
 COUNTS = (2, 3)  # the numbers of images that shapes are computed for
 
 
@@ -39,7 +42,7 @@ def simplified(data: bytes, height: int, width: int) -> Any:
     if model.functions:
         raise BundleError("The exporter's graph holds functions.")
     _strip(model)
-    _name_constants(onnx, model.graph)
+    name_constants(onnx, model.graph)
     _Simplifier(onnx, model, height, width).run()
     _drop_unused(model.graph)
     return model
@@ -58,7 +61,7 @@ def _strip(model: Any) -> None:
         del tensor.metadata_props[:]
 
 
-def _name_constants(onnx: Any, graph: Any) -> None:
+def name_constants(onnx: Any, graph: Any) -> None:
     """Constant nodes become initializers, and what only has another name gets its first one."""
     kept, alias = [], dict[str, str]()
     for node in graph.node:
@@ -96,7 +99,10 @@ class _Simplifier:
         nodes = [node for node in self.graph.node if node.output[0] not in self.free]
         wanted = {name for node in nodes for name in node.input if name in self.free} - self.constants - {""}
         reshapes = [node.output[0] for node in nodes if node.op_type == "Reshape"]
-        values, shapes = self._measure(sorted(wanted), reshapes)
+        spread = {node.output[0] for node in nodes if node.op_type == "Expand"}
+        beside = {name for node in nodes if spread & set(node.input) for name in node.input if name not in self.free}
+        values, shapes = self._measure(sorted(wanted), list(dict.fromkeys([*reshapes, *sorted(spread | beside)])))
+        nodes = _without_spreading(nodes, shapes)
         for node in nodes:
             if node.op_type == "Reshape":
                 node.input[1] = self._shape(node.output[0], shapes)
@@ -173,6 +179,27 @@ class _Simplifier:
 
     def _refused(self, what: str) -> BundleError:
         return BundleError(f"The network can't be written for any number of images: its {what} changes with it.")
+
+
+def _without_spreading(nodes: list[Any], shapes: dict[str, list[np.ndarray]]) -> list[Any]:
+    """The nodes without each Expand whose takers are arithmetic with a value of the shape that it spreads to."""
+    spread = {node.output[0] for node in nodes if node.op_type == "Expand"}
+
+    def spreads(taker: Any, name: str) -> bool:
+        others = [shapes[other] for other in taker.input if other not in spread and other in shapes]
+        return taker.op_type in _BROADCAST and any(
+            all(np.array_equal(a, b) for a, b in zip(other, shapes[name], strict=True)) for other in others
+        )
+
+    kept = []
+    for node in nodes:
+        takers = [taker for taker in nodes if node.output[0] in taker.input]
+        if node.op_type == "Expand" and takers and all(spreads(taker, node.output[0]) for taker in takers):
+            for taker in takers:
+                taker.input[:] = [node.input[0] if name == node.output[0] else name for name in taker.input]
+        else:
+            kept.append(node)
+    return kept
 
 
 def _drop_unused(graph: Any) -> None:

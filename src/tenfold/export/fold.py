@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tenfold.errors import MissingExtraError
+from tenfold.export.external import name_constants
 
 GELU_OPSET, GELU_IR = 20, 9
 
@@ -112,6 +113,7 @@ def _with_gelu(onnx: Any, model: Any) -> Any:
         kept = {entry.key: entry.value for entry in model.metadata_props}
         model = onnx.version_converter.convert_version(model, GELU_OPSET)
         onnx.helper.set_model_props(model, kept)
+        name_constants(onnx, model.graph)  # the converter writes what became an input of a node as one
     model.ir_version = max(model.ir_version, GELU_IR)
     links = Links(onnx, model.graph)
     for erf in [node for node in model.graph.node if node.op_type == "Erf"]:

@@ -18,7 +18,7 @@ from tenfold.bundle.manifest import ARTIFACT, MANIFEST
 from tenfold.bundle.store import Bundle
 from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress, silent
-from tenfold.errors import BundleError, CallError, DataError, TenfoldError
+from tenfold.errors import BundleError, CallError, DataError, MissingExtraError, TenfoldError, UnsupportedError
 from tenfold.export import artifact, formats, gate, worker
 from tenfold.export.artifact import Artifact
 from tenfold.export.verdicts import Exported, Result, Verdict
@@ -52,8 +52,9 @@ def export_model(
     report       told of the progress
 
     Raises CallError for what can't be asked (UnknownNameError, MissingExtraError for a named format whose packages are
-    not installed), BundleError for a damaged bundle, DataError for ``data`` that can't be used, and where a format has
-    to be calibrated and there are no images. What becomes of a format raises nothing: it is in the results.
+    not installed, UnsupportedError for one that this machine can't have), BundleError for a damaged bundle, DataError
+    for ``data`` that can't be used, and where a format has to be calibrated and there are no images. What becomes of a
+    format raises nothing: it is in the results.
     """
     started = time.monotonic()
     named = [names] if isinstance(names, str) else list(names)
@@ -172,8 +173,13 @@ class _Out(Exception):
 def _one(name: str, bundle: Bundle, place: Path, pictures: _Pictures, allow_drift: bool, report: Report) -> Result:
     began = time.monotonic()
     entry = formats.FORMATS[name]
-    if (missing := entry.missing()) is not None:
-        return Result(name, "not installed", message=f"pip install 'tenfold[{missing[1]}]'")
+    try:
+        entry.require(name)
+    except MissingExtraError as error:
+        return Result(name, "not installed", message=f"pip install 'tenfold[{error.extra}]'")
+    except UnsupportedError as error:
+        lacking = error.message.removeprefix(formats.NOT_HERE.format(name))
+        return Result(name, "unavailable", message=f"{lacking} {error.hint}")
     if entry.calibrated and pictures.missing is not None:
         return Result(name, "unavailable", message=f"It is calibrated on training images. {pictures.missing}")
     total = sum(map(len, pictures.expected.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,17 @@ class Runtime(ABC):
         """Calibrated probabilities, float32 N×classes, for uint8 images N×H×W×3; any N, taken in bounded batches."""
 
 
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph as a runtime's own profiler timed it in one run: from ``start`` on, in seconds from a zero that
+    is the same for all runs, it took ``seconds``. ``operator`` is what it computes: ``Conv``."""
+
+    name: str
+    operator: str
+    start: float
+    seconds: float
+
+
 RUNTIMES: dict[str, tuple[str, str | None]] = {
     # name: (package that must be importable, extra that brings it; None where tenfold itself does)
     "onnxruntime": ("onnxruntime", None),
@@ -40,6 +52,7 @@ ARTIFACTS: dict[str, tuple[str, str | None]] = {
     "savedmodel": ("tensorflow", "tensorflow"),
     "litert": ("ai_edge_litert", "litert"),
     "torchexport": ("torch", "torch"),
+    "tensorrt": ("onnxruntime", None),
 }
 
 

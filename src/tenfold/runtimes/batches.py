@@ -35,6 +35,11 @@ class Sizes:
             raise CallError(f"images must be {wanted}, not {got}.", hint)
 
 
+def most(sizes: Sizes) -> int:
+    """How many images a model is asked for at once, at most."""
+    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (sizes.height * sizes.width)))
+
+
 def ask(
     model: Callable[[np.ndarray], np.ndarray], images: np.ndarray, sizes: Sizes, where: str, runtime: str
 ) -> np.ndarray:
@@ -44,7 +49,7 @@ def ask(
     BundleError where the model fails or gives no finite numbers.
     """
     sizes.check(images)
-    size = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (sizes.height * sizes.width)))
+    size = most(sizes)
     out = np.empty((len(images), sizes.classes), np.float32)
     for start in range(0, len(images), size):
         batch = np.ascontiguousarray(images[start : start + size])

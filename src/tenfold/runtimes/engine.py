@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class EngineRuntime(Runtime):
-    """Computes in float32, as verified; ``name`` is the engine's."""
+    """Computes in ``precision``, by default float32, as verified; ``name`` is the engine's, ``label`` what the device
+    is. The network is built, and its weights are on the device, when it is made."""
 
-    def __init__(self, engine: base.Engine, device: base.Device, bundle: Bundle) -> None:
-        self.name, self.device = engine.name, device.name
-        self._engine, self._on = engine, device
-        self._architecture, self._weights = bundle.manifest.architecture, bundle.weights()
+    def __init__(self, engine: base.Engine, device: base.Device, bundle: Bundle, precision: str) -> None:
+        self.name, self.device, self.label = engine.name, device.name, device.label
+        self._logits = engine.answers(bundle.manifest.architecture, bundle.weights(), device, precision=precision)
         self._temperature, self._where = bundle.manifest.temperature, str(bundle.path)
         geometry = bundle.manifest.geometry
         self.sizes = batches.Sizes(geometry.height, geometry.width, len(bundle.manifest.classes))
@@ -34,19 +34,18 @@ class EngineRuntime(Runtime):
         """
 
         def answer(batch: np.ndarray) -> np.ndarray:
-            logits = self._engine.logits(self._architecture, self._weights, batch, self._on, precision="fp32")
-            return golden.expected(logits, self._temperature)
+            return golden.expected(self._logits(batch), self._temperature)
 
         return batches.ask(answer, images, self.sizes, self._where, f"the engine {self.name}")
 
 
-def open(name: str, bundle: Bundle, device: str = "auto") -> EngineRuntime:
-    """The bundle in the engine called ``name``.
+def open(name: str, bundle: Bundle, device: str = "auto", precision: str = "fp32") -> EngineRuntime:
+    """The bundle in the engine called ``name``, computed in ``precision`` (``fp32``, ``bf16``, ``fp16``).
 
     Raises UnknownNameError for a device that isn't there, MissingExtraError, and UnsupportedError for a network that
-    the engine hasn't got.
+    the engine hasn't got or a precision that it or the device hasn't.
     """
     engine = base.load(name)
     where = engine.device(device)
-    base.check(engine, bundle.manifest.architecture, Recipe(precision="fp32"), where)
-    return EngineRuntime(engine, where, bundle)
+    base.check(engine, bundle.manifest.architecture, Recipe.model_validate({"precision": precision}), where)
+    return EngineRuntime(engine, where, bundle, precision)

@@ -38,15 +38,17 @@ _EXPRESSION = re.compile(
 # fmt: off
 OPERATORS = frozenset((
     "_assert_tensor_metadata", "abs", "adaptive_avg_pool2d", "add", "add_", "addmm", "alias", "amax", "amin",
-    "arange", "avg_pool2d", "batch_norm", "bmm", "cat", "chunk", "clamp", "clone", "constant_pad_nd", "contiguous",
-    "conv2d", "detach", "detach_", "div", "dropout", "einsum", "elu", "exp", "expand", "expand_as", "flatten",
-    "gelu", "group_norm", "hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "hardtanh", "hardtanh_",
-    "index", "instance_norm", "layer_norm", "leaky_relu", "leaky_relu_", "lift_fresh_copy", "linalg_vector_norm",
-    "linear", "matmul", "max_pool2d", "maximum", "mean", "minimum", "mish", "mul", "mul_", "narrow", "neg", "pad",
-    "permute", "pow", "prelu", "reciprocal", "relu", "relu6", "relu_", "repeat", "reshape", "roll", "rsqrt", "rsub",
-    "scaled_dot_product_attention", "select", "sigmoid", "sigmoid_", "silu", "silu_", "slice", "softmax",
-    "softplus", "split", "split_with_sizes", "sqrt", "squeeze", "stack", "sub", "sum", "sym_size", "tanh", "to",
-    "transpose", "unbind", "unflatten", "unsqueeze", "upsample_bicubic2d", "upsample_bilinear2d", "view", "zeros",
+    "arange", "avg_pool2d", "batch_norm", "bitwise_not", "bmm", "cat", "chunk", "clamp", "clone", "constant_pad_nd",
+    "contiguous", "conv2d", "cos", "cumsum", "detach", "detach_", "div", "dropout", "einsum", "elu", "eq", "exp",
+    "expand", "expand_as", "flatten", "floor", "full", "gelu", "group_norm", "hardsigmoid", "hardsigmoid_",
+    "hardswish", "hardswish_", "hardtanh", "hardtanh_", "index", "instance_norm", "layer_norm", "leaky_relu",
+    "leaky_relu_", "lift_fresh_copy", "linalg_vector_norm", "linear", "log", "logical_not", "masked_fill", "matmul",
+    "max_pool2d", "maximum", "mean", "minimum", "mish", "mul", "mul_", "narrow", "ne", "neg", "ones", "ones_like",
+    "pad", "permute", "pow", "prelu", "reciprocal", "relu", "relu6", "relu_", "repeat", "reshape", "roll", "rsqrt",
+    "rsub", "scaled_dot_product_attention", "select", "sigmoid", "sigmoid_", "silu", "silu_", "sin", "slice",
+    "softmax", "softplus", "split", "split_with_sizes", "sqrt", "square", "squeeze", "stack", "sub", "sum",
+    "sym_size", "tanh", "to", "transpose", "unbind", "unflatten", "unsqueeze", "upsample_bicubic2d",
+    "upsample_bilinear2d", "view", "where", "zeros", "zeros_like",
 ))
 # fmt: on
 _TARGET = re.compile(r"torch\.ops\.aten\.(\w+)\.\w+|_operator\.(?:add|sub|mul|floordiv|getitem|eq|ge|le|neg)")

@@ -198,6 +198,7 @@ async def _next(receive: Receive) -> Any:
 
 
 def splits(settings: Settings) -> bool:
-    """Whether one worker computes and the others decode: for an engine on a device that is not the processor."""
+    """Whether one worker computes and the others decode: on a device that is not the processor. An engine's ``auto``
+    may be one, ONNX Runtime's is not."""
     models = settings.models
-    return models.runtime not in RUNTIMES and models.device != "cpu"
+    return models.device not in ("auto", "cpu") or (models.runtime not in RUNTIMES and models.device != "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,6 +84,17 @@ def candidates(trials: Sequence[Trial], most: int = 3) -> list[Trial]:
     others = [t for t in done if not t.recipe]
     more = [t for t in others[1:] if not own or (t.value or 0.0) >= (own[0].value or 0.0)]
     return [*others[:1], *own, *more][:most]
+
+
+def confirmation_seconds(trials: Sequence[Trial], seeds: int, workers: int) -> float | None:
+    """What ``seeds`` trainings of the two first candidates will take, by what each took in the search; None until the
+    recipe itself has been trained."""
+    whole = recipe_seconds(trials)
+    if whole is None:
+        return None
+    each = [t.seconds or whole for t in candidates(trials, 2)]
+    each += [whole] * (2 - len(each))
+    return seeds * sum(each) if workers == 1 else math.ceil(2 * seeds / workers) * max(each)
 
 
 @dataclass

@@ -20,7 +20,7 @@ TICK_SECONDS = 0.5
 LOOK_SECONDS = 5.0  # between two looks for trials of processes that died
 SLACK = 1.1  # a training may take this much longer than the one before
 CONFIRM_SHARE = 0.45  # of the time limit, at most, is kept for the confirmation
-CLOSING_SECONDS = 6.0  # for the test split, the page, and the workers' end
+CLOSING_SECONDS, CLOSING_SHARE = 6.0, 0.1  # for the test split, the page and the workers' end; share of a training
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Search:
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    pace: float = 1.0  # how many times as long the last confirmed training took as the same one in the search
     running: dict[Member, Running] = field(default_factory=dict)
     _started: float = field(default_factory=time.time)
 
@@ -69,12 +70,13 @@ class Search:
             return 0.0
         if not self.plan.seeds:
             return min(2.0, self.plan.time_limit / 4)
-        whole = records.recipe_seconds(self.trials())
+        whole = records.confirmation_seconds(self.trials(), self.plan.seeds, self.pool.workers)
         most = CONFIRM_SHARE * self.plan.time_limit
-        if whole is None:
-            return most
-        rounds = math.ceil(2 * self.plan.seeds / self.pool.workers)
-        return min(most, SLACK * whole * rounds + CLOSING_SECONDS + 0.1 * whole)
+        return most if whole is None else min(most, SLACK * whole + self.closing())
+
+    def closing(self) -> float:
+        """Seconds for the test split, the page and the workers' end: the more, the longer a training takes here."""
+        return CLOSING_SECONDS + CLOSING_SHARE * self.pace * (records.recipe_seconds(self.trials()) or 0.0)
 
     def trials(self) -> list[Trial]:
         return [records.trial_of(t) for t in self.study.get_trials(deepcopy=False)]
@@ -205,7 +207,7 @@ class Search:
         """The candidates with other seeds than the search's, in turn: seed by seed, as far as time goes."""
         found = records.candidates(self.trials())
         whole = max((t.seconds or 0.0 for t in found[:2]), default=0.0)
-        if self.left() < SLACK * whole * len(found) * self.plan.seeds / self.pool.workers + CLOSING_SECONDS:
+        if self.left() < SLACK * whole * len(found) * self.plan.seeds / self.pool.workers + self.closing():
             found = found[:2]
         self.confirmed = [Confirmed(t.number, t.recipe, t.value or 0.0) for t in found]
         seeds = [self.plan.base.seed + 1 + i for i in range(self.plan.seeds)]
@@ -214,14 +216,14 @@ class Search:
             for member in self.pool.members:
                 if member.idle and tasks:
                     seed, trial = tasks.pop(0)
-                    if self.left() < SLACK * (trial.seconds or 0.0) + CLOSING_SECONDS:
+                    if self.left() < SLACK * self.pace * (trial.seconds or 0.0) + self.closing():
                         tasks = []
                         break
                     self.running[member] = Running(f"{trial}, seed {seed}")
                     keep = seed == seeds[0] and self.plan.has_test
                     member.tell({"do": "confirm", "id": f"{trial.number}/{seed}", "seed": seed, "keep": keep,
                                  "changes": self.changes(trial)})  # fmt: skip
-            if self.left() < CLOSING_SECONDS / 2:
+            if self.left() < self.closing() / 2:
                 for member in self.running:
                     member.stop()
             if tasks or self.running:
@@ -242,6 +244,8 @@ class Search:
             one.accuracies[int(seed)] = told["value"]
             one.seconds[int(seed)] = told["seconds"]
             one.epochs = told["epochs"]
+            before = next((t.seconds for t in self.trials() if t.number == one.number), None)
+            self.pace = max(1.0, told["seconds"] / before) if before else self.pace
             if told["kept"]:
                 self.holders[one.number] = member
             self.tell(confirmed=one)

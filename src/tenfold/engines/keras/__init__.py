@@ -3,7 +3,8 @@ the first is loaded, and stays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -40,11 +41,16 @@ class KerasEngine(base.Engine):
 
         check(self.name, architecture, recipe)
 
+    def precisions(self, device: base.Device) -> list[str]:
+        from tenfold.engines.keras import devices
+
+        return list(dict.fromkeys(["fp32", devices.precision("auto", device)]))
+
     def warm_up(self, device: base.Device) -> None:
         import keras  # noqa: F401 (a second of imports, while data is read)
 
-    def fit(self, job: base.Job) -> base.FitResult:
-        from tenfold.engines import loop
+    @contextlib.contextmanager
+    def steps(self, job: base.Job) -> Iterator[base.Steps]:
         from tenfold.engines.keras import devices
         from tenfold.engines.keras.stepper import Stepper
         from tenfold.engines.schedule import plan
@@ -52,7 +58,13 @@ class KerasEngine(base.Engine):
         steps = plan(job.recipe, len(job.dataset["train"]))
         precision = devices.precision(job.recipe.precision, job.device)
         framework.chosen().prepare(job.device, precision)
-        return loop.fit(job, Stepper(job, precision, steps), steps, precision)
+        yield base.Steps(Stepper(job, precision, steps), steps, precision)
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        from tenfold.engines import loop
+
+        with self.steps(job) as steps:
+            return loop.fit(job, steps.stepper, steps.plan, steps.precision)
 
     def logits(
         self,
@@ -74,6 +86,21 @@ class KerasEngine(base.Engine):
         chosen.prepare(device, precision)
         sent = chosen.send(build.native(weights), device)
         return averaged(lambda x: inference.logits(architecture, sent, x, device, batch_size, precision), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        from tenfold.engines.keras import build, inference
+
+        chosen = framework.chosen()
+        chosen.prepare(device, precision)
+        sent = chosen.send(build.native(weights), device)
+        return lambda images: inference.logits(architecture, sent, images, device, 500, precision)
 
 
 def engine(name: str) -> base.Engine:

@@ -16,6 +16,7 @@ from tenfold.engines.groups import frozen, groups
 from tenfold.engines.keras import build, inference, program
 from tenfold.engines.keras.feed import Feed
 from tenfold.engines.keras.framework import chosen
+from tenfold.engines.parts import named
 from tenfold.engines.schedule import Plan, factor, low_res_size
 from tenfold.errors import TrainingError
 
@@ -66,8 +67,12 @@ class Stepper(base.Stepper):
         seed = batches.step_seed(self.recipe.seed, step)
         halves = np.array([seed & 0x3FFFFFFF, seed >> 32], np.int32)
         with self._memory():
-            batch, numbers, halves = self._send((self.feed.take(step), numbers, halves))
-            self.carry = program.compiled(settings)(self.carry, batch, numbers, halves, self.constants)
+            with named("data"):
+                taken = self.feed.take(step)
+            with named("send"):
+                batch, numbers, halves = self._send((taken, numbers, halves))
+            with named("compute"):
+                self.carry = program.compiled(settings)(self.carry, batch, numbers, halves, self.constants)
         return factor(self.recipe.schedule, done)
 
     @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,16 +39,21 @@ class TinygradEngine(base.Engine):
             )
         check_low_res(architecture, recipe)
 
-    def fit(self, job: base.Job) -> base.FitResult:
+    @contextlib.contextmanager
+    def steps(self, job: base.Job) -> Iterator[base.Steps]:
         from tenfold.engines.tinygrad.stepper import Stepper
 
         steps = plan(job.recipe, len(job.dataset["train"]))
         with devices.default(job.device):
             stepper = Stepper(job, steps)
             try:
-                return loop.fit(job, stepper, steps, "fp32")
+                yield base.Steps(stepper, steps, "fp32")
             finally:
                 stepper.feed.close()
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        with self.steps(job) as steps:
+            return loop.fit(job, steps.stepper, steps.plan, steps.precision)
 
     def logits(
         self,
@@ -59,15 +66,40 @@ class TinygradEngine(base.Engine):
         precision: str = "fp32",
         tta: str = "none",
     ) -> np.ndarray:
-        from tinygrad import Tensor
-
         from tenfold.engines.tinygrad.inference import logits
 
+        sent = _sent(weights, device)
         with devices.default(device):
-            where = devices.place(device)
-            sent = {name: Tensor(np.array(array, np.float32), device=where) for name, array in weights.items()}
-            Tensor.realize(*sent.values())
             return averaged(lambda x: logits(architecture, sent, x, device, batch_size), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        from tenfold.engines.tinygrad.inference import logits
+
+        sent = _sent(weights, device)
+
+        def answer(images: np.ndarray) -> np.ndarray:
+            with devices.default(device):
+                return logits(architecture, sent, images, device)
+
+        return answer
+
+
+def _sent(weights: Mapping[str, np.ndarray], device: base.Device) -> dict[str, Any]:
+    """The weights as realized tensors on the device."""
+    from tinygrad import Tensor
+
+    with devices.default(device):
+        where = devices.place(device)
+        sent = {name: Tensor(np.array(array, np.float32), device=where) for name, array in weights.items()}
+        Tensor.realize(*sent.values())
+    return sent
 
 
 def engine(name: str) -> base.Engine:

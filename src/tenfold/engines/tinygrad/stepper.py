@@ -11,6 +11,7 @@ from tinygrad import Device, Tensor, TinyJit, dtypes
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches
 from tenfold.engines.base import Job, Notice, State
+from tenfold.engines.parts import named
 from tenfold.engines.schedule import Plan, factor, forgotten, low_res_size
 from tenfold.engines.tinygrad import build, devices
 from tenfold.engines.tinygrad.augment import augment
@@ -55,19 +56,23 @@ class Stepper(base.Stepper):
         if size not in self._steps:
             self._steps[size] = self._compiled(size)
             self.job.report(Notice("Compiling a step, which takes longer than computing it."))
-        arrays = self.feed.take(step)
+        with named("data"):
+            arrays = self.feed.take(step)
         seed = batches.step_seed(self.recipe.seed, step)
         share = forgotten(self.recipe.ema, step) if self.recipe.ema else 0.0
         arrays["now"] = np.array([share, *self.optimizer.scalars(done, step)], np.float32)
         arrays["seed"] = np.array([seed & 0xFFFFFFFF], np.uint32)
         try:
-            names, inputs = list(arrays), [Tensor(a, device=self.where) for a in arrays.values()]
-            Tensor.realize(*inputs)
-            self._steps[size](dict(zip(names, inputs, strict=True)))
+            with named("send"):
+                names, inputs = list(arrays), [Tensor(a, device=self.where) for a in arrays.values()]
+                Tensor.realize(*inputs)
+            with named("compute"):
+                self._steps[size](dict(zip(names, inputs, strict=True)))
         except (RuntimeError, MemoryError) as error:
             raise self._explained(error) from error
         if devices.on_processor(self.job.device) or step % AHEAD == 0:
-            Device[self.where].synchronize()
+            with named("compute"):
+                Device[self.where].synchronize()
         return factor(self.recipe.schedule, done)
 
     def _compiled(self, size: int | None) -> Callable[..., Any]:

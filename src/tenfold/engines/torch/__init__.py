@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from tenfold.engines.torch.stepper import Stepper
 from tenfold.errors import UnsupportedError
 from tenfold.evaluation.tta import averaged
 from tenfold.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tenfold.engines.recording import Recording
 
 
 class TorchEngine(base.Engine):
@@ -62,15 +67,29 @@ class TorchEngine(base.Engine):
 
         return Group(world)
 
+    def precisions(self, device: base.Device) -> list[str]:
+        return list(dict.fromkeys(["fp32", devices.precision("auto", device)]))
+
     def warm_up(self, device: base.Device) -> None:
         devices.warm_up(torch.device(device.name))
 
-    def fit(self, job: base.Job) -> base.FitResult:
+    @contextlib.contextmanager
+    def steps(self, job: base.Job) -> Iterator[base.Steps]:
         steps = plan(job.recipe, len(job.dataset["train"]))
         precision = devices.precision(job.recipe.precision, job.device)
         watched = job.peers.watched()
         with watched, devices.without_subnormals(), devices.own_stream(torch.device(job.device.name)):
-            return loop.fit(job, Stepper(job, precision, steps), steps, precision)
+            yield base.Steps(Stepper(job, precision, steps), steps, precision)
+
+    def record(self, steps: base.Steps, take: Callable[[], None], count: int) -> Recording:
+        from tenfold.engines.torch.profile import record
+
+        assert isinstance(steps.stepper, Stepper)
+        return record(take, steps.stepper.sums, count, steps.stepper.device)
+
+    def fit(self, job: base.Job) -> base.FitResult:
+        with self.steps(job) as steps:
+            return loop.fit(job, steps.stepper, steps.plan, steps.precision)
 
     def logits(
         self,
@@ -86,10 +105,27 @@ class TorchEngine(base.Engine):
         if not len(images):
             return np.empty((0, architecture.classes), np.float32)
         where = torch.device(device.name)
-        net = build.build(architecture)
-        build.load_weights(net, architecture, weights)
-        net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = _built(architecture, weights, where)
         return averaged(lambda x: logits(net, x, where, batch_size, precision), images, tta)
+
+    def answers(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, np.ndarray],
+        device: base.Device,
+        *,
+        precision: str = "fp32",
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        where = torch.device(device.name)
+        net = _built(architecture, weights, where)
+        return lambda images: logits(net, images, where, 500, precision)
+
+
+def _built(architecture: Architecture, weights: Mapping[str, np.ndarray], where: torch.device) -> torch.nn.Module:
+    net = build.build(architecture)
+    build.load_weights(net, architecture, weights)
+    net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
 
 
 def engine(name: str) -> base.Engine:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.architecture.layers import Architecture
+from tenfold.engines.parts import named
 from tenfold.engines.torch import build
 
 Task = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, Tensor]]
@@ -43,13 +44,15 @@ class Crew:
                 norm.variance.copy_(norms[0].variance)
 
         def run(part: int) -> tuple[Tensor, Tensor]:
-            self.generators[part].manual_seed(seeds[part])
-            module = self.nets[part]
-            build.train(module, self.resting)
-            module.zero_grad()
-            return task(module, part, self.generators[part])
+            with named("share"):
+                self.generators[part].manual_seed(seeds[part])
+                module = self.nets[part]
+                build.train(module, self.resting)
+                module.zero_grad()
+                return task(module, part, self.generators[part])
 
-        done = list(self._pool.map(run, range(len(self.nets))))
+        with named("wait"):
+            done = list(self._pool.map(run, range(len(self.nets))))
         self._add_gradients()
         for norms in () if self.resting else zip(*map(build.batch_norms, self.nets), strict=True):
             build.average_statistics(norms[0], [(norm.mean, norm.variance) for norm in norms])

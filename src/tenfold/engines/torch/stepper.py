@@ -15,6 +15,7 @@ from tenfold import hardware
 from tenfold.architecture.weights import specs
 from tenfold.engines import base, batches, groups
 from tenfold.engines.base import Job, Notice, State
+from tenfold.engines.parts import named
 from tenfold.engines.schedule import Plan, forgotten, low_res_size
 from tenfold.engines.torch import build, devices, graphs
 from tenfold.engines.torch.augment import Batch
@@ -90,19 +91,22 @@ class Stepper(base.Stepper):
 
     def take(self, step: int, done: float) -> float:
         self.step = step
-        factor = self.optimizers.set_rate(done)
+        with named("optimizer"):
+            factor = self.optimizers.set_rate(done)
         self.size = low_res_size(self.recipe, done)
         self._rest(done < self.frozen)
         if self.recipe.ema is not None:
             self.forgotten.fill_(forgotten(self.recipe.ema, step))
-        picked = self.feed.take(step)
+        with named("data"):
+            picked = self.feed.take(step)
         torch.manual_seed(self._seed())
         if not self._replayed(picked):
             self._compute(picked, self._within_memory)
         if self.scaler is None:
             self.optimizers.advance()
         if self.pace is not None:
-            self.pace.step()
+            with named("wait"):
+                self.pace.step()
         return factor
 
     def _seed(self) -> int:
@@ -112,16 +116,19 @@ class Stepper(base.Stepper):
         """All that a step does on the device; nothing in it waits for the device or changes with the step's number."""
         loss, right = gradients(picked)
         if self.parallel is not None:
-            apart = self.parallel.forward(self.resting) is None
-            own = [t.grad for t in self.optimizers.named.values() if t.grad is not None] if apart else []
-            loss, right = self.parallel.add_up(loss, right, own, self.resting)
-        if self.scaler is not None:
-            self.optimizers.step(self.scaler)
-        else:
-            self.optimizers.update()
-        self.optimizers.zero_grad()
+            with named("sum"):
+                apart = self.parallel.forward(self.resting) is None
+                own = [t.grad for t in self.optimizers.named.values() if t.grad is not None] if apart else []
+                loss, right = self.parallel.add_up(loss, right, own, self.resting)
+        with named("optimizer"):
+            if self.scaler is not None:
+                self.optimizers.step(self.scaler)
+            else:
+                self.optimizers.update()
+            self.optimizers.zero_grad()
         self._sums += torch.stack((loss, right))
-        self._average()
+        with named("average"):
+            self._average()
 
     def _replayed(self, picked: Picked) -> bool:
         """Whether the step was taken as a CUDA graph. See :mod:`tenfold.engines.torch.graphs`."""
@@ -185,8 +192,7 @@ class Stepper(base.Stepper):
             return self._by_crew(self.crew, picked)
         build.train(self.net, self.resting)
         parallel, forward = self.parallel, self.forward
-        rows = None if parallel is None else parallel.share.rows
-        batch = picked.batch(self.recipe.augment, self.mean, self.size, rows=rows)
+        batch = self._augmented(picked, None, None if parallel is None else parallel.share.rows)
         if parallel is not None:
             forward = parallel.forward(self.resting) or forward
             parallel.reseed(self._seed())
@@ -202,25 +208,30 @@ class Stepper(base.Stepper):
         return loss_sum, right
 
     def _by_crew(self, crew: Crew, picked: Picked) -> tuple[Tensor, Tensor]:
-        size, settings = self.size, self.recipe.augment
         parts = picked.parts(self.plan.parts)[self.parts.start : self.parts.stop]
         rows = None if self.parallel is None else self.parallel.share.within
 
         def task(net: torch.nn.Module, part: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-            batch = parts[part].batch(settings, self.mean, size, rng, rows)
+            batch = self._augmented(parts[part], rng, rows)
             return self._backward(net, batch, self._usual_weight(parts[part].labels))
 
         seed = self._seed()
         return crew.forward_backward(task, [batches.step_seed(seed, part) for part in self.parts])
 
+    def _augmented(self, picked: Picked, rng: torch.Generator | None, rows: range | None) -> Batch:
+        with named("augmentation"):
+            return picked.batch(self.recipe.augment, self.mean, self.size, rng, rows)
+
     def _backward(self, net: Callable[[Tensor], Tensor], batch: Batch, usual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Adds the gradients of a part of the step's batch, by its share of the images. ``usual``: see
         :meth:`_usual_weight`."""
-        with devices.autocast(self.device, self.precision):
+        with named("forward"), devices.autocast(self.device, self.precision):
             logits = net(batch.images).float()
-        loss = self._loss(logits, batch, usual)
-        mean = loss * (len(batch.labels) / self.plan.batch_size)
-        (self.scaler.scale(mean) if self.scaler else mean).backward()
+        with named("loss"):
+            loss = self._loss(logits, batch, usual)
+            mean = loss * (len(batch.labels) / self.plan.batch_size)
+        with named("backward"):
+            (self.scaler.scale(mean) if self.scaler else mean).backward()
         return loss.detach() * len(batch.labels), (logits.detach().argmax(1) == batch.labels).sum()
 
     def _usual_weight(self, labels: Tensor) -> Tensor | None:

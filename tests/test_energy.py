@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tenfold.comparison import energy
-from tenfold.comparison.energy import Reading
+from tenfold import energy
+from tenfold.energy import Reading
 
 
 def cards(*joules: float) -> dict[int, Reading]:
@@ -80,3 +81,23 @@ def test_without_library_or_counter_there_is_no_meter(nvml: Any, monkeypatch: py
 )
 def test_which_card_a_device_is(ran_on: str | None, visible: str | None, index: int | None) -> None:
     assert energy.card(ran_on, cards(0, 0, 0), visible) == index
+
+
+def test_a_processor_s_counter_may_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: str, name: str, used: int) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for file, text in (("name", name), ("energy_uj", used), ("max_energy_range_uj", 10_000_000)):
+            (tmp_path / folder / file).write_text(f"{text}\n")
+
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    assert energy.packages() == {} and energy.packages_wh({}, {}) is None
+    write("intel-rapl:0", "package-0", 9_000_000)
+    write("intel-rapl:1", "package-1", 1_000_000)
+    write("intel-rapl:0:0", "core", 5)  # a part of the package, which counts it already
+    write("intel-rapl:2", "psys", 5)
+    before = energy.packages()
+    assert sorted(before) == ["intel-rapl:0", "intel-rapl:1"]
+    write("intel-rapl:0", "package-0", 2_600_000)
+    write("intel-rapl:1", "package-1", 1_000_000)
+    assert energy.packages_wh(before, energy.packages()) == pytest.approx(3.6 / 3600)
+    assert energy.packages_wh({}, energy.packages()) is None

@@ -1,13 +1,15 @@
-"""What NVIDIA cards have used, from the counter of energy in each (NVML; package nvidia-ml-py, extra ``nvml``).
+"""What the hardware says it has used: NVIDIA cards by NVML (package nvidia-ml-py, extra ``nvml``), processors by RAPL.
 
-The counter adds up by itself, so a reading before a run and one after it tell all that was used in between.
+Both count up by themselves, so a reading before some work and one after it tell all that was used in between.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 JOULES_PER_WH = 3600.0
@@ -87,3 +89,46 @@ def card(ran_on: str | None, cards: Mapping[int, Reading], visible: str | None) 
     if word.isdigit():
         return int(word) if int(word) in cards else None
     return next((i for i, reading in cards.items() if reading.uuid.startswith(word)), None)
+
+
+# ---- processors ------------------------------------------------------------------------------------------------------
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A processor's counter (RAPL's domain ``package-N``): microjoules, which begin again at 0 after ``range``."""
+
+    microjoules: int
+    range: int
+
+
+def packages() -> dict[str, Package]:
+    """Every processor's counter, by its folder's name; nothing where there are none, or where they may not be read (on
+    most systems root alone may: they tell other programs' secrets).
+
+    Intel's processors since 2011, and AMD's since Zen by the same interface of Linux.
+    """
+    found = {}
+    try:
+        folders = sorted(POWERCAP.glob("intel-rapl:*"))
+    except OSError:
+        return {}
+    for folder in folders:
+        try:
+            if re.fullmatch(r"intel-rapl:\d+", folder.name) and (folder / "name").read_text().startswith("package"):
+                used, whole = ((folder / n).read_text() for n in ("energy_uj", "max_energy_range_uj"))
+                found[folder.name] = Package(int(used), int(whole))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def packages_wh(before: Mapping[str, Package], after: Mapping[str, Package]) -> float | None:
+    """Watt-hours that all processors used between two readings, at most once round the counter apart; None where
+    nothing was read. All of each: what it takes when idle, and what other programs did on it meanwhile."""
+    if not after or before.keys() != after.keys():
+        return None
+    used = sum((after[name].microjoules - before[name].microjoules) % max(after[name].range, 1) for name in after)
+    return used / 1e6 / JOULES_PER_WH
