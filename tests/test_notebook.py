@@ -40,7 +40,8 @@ def pixels(png: bytes) -> np.ndarray:
 
 def outputs(cells: list[Any], kind: str) -> list[Any]:
     """The data of all outputs that have this kind, in order."""
-    return [o["data"][kind] for cell in cells for o in cell.get("outputs", []) if kind in o.get("data", {})]
+    found = [o["data"][kind] for cell in cells for o in cell.get("outputs", []) if kind in o.get("data", {})]
+    return ["".join(lines) for lines in found]
 
 
 def shapes(cells: list[Any]) -> list[list[tuple[str, list[str]]]]:
@@ -67,7 +68,7 @@ def executed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("TENFOLD_CACHE", str(folder / ".cache"))
     request.addfinalizer(monkeypatch.undo)
-    return json.loads(json.dumps(script.execute(QUICKSTART, folder)))["cells"], folder
+    return json.loads(script.nbformat.writes(script.execute(QUICKSTART, folder)))["cells"], folder
 
 
 def test_the_quickstart_runs_and_its_figures_are_right(executed: tuple[list[Any], Path]) -> None:
