@@ -20,6 +20,7 @@ KEYS = [
     "bundle",
     "engine",
     "device",
+    "processes",
     "epochs",
     "test",
     "seconds",
@@ -93,6 +94,15 @@ def main() -> None:
         assert len((here / "answers.csv").read_text().splitlines()) == 11
         (here / "broken.png").write_bytes(b"no picture")
         tenfold("predict", run, "broken.png", code=1, cwd=here)
+
+        exported = answer("export", run, "--format", "onnx-int8", cwd=here)
+        assert [r["state"] for r in exported["results"]] == ["exported"], exported
+        quick = ["--runtimes", "onnxruntime", "--batch-sizes", "1", "--seconds", "0.2", "--rounds", "1"]
+        benched = answer("bench", run, *quick, cwd=here)
+        assert [r["status"] for r in benched["rows"]] == ["done", "done"], benched["rows"]
+        assert (here / benched["path"] / "bench.png").stat().st_size > 0
+        profiled = answer("profile", run, "--steps", "3", cwd=here)
+        assert (here / profiled["path"] / "profile.html").stat().st_size > 0, profiled
 
         small = ["--epochs", "1", "--set", "model.widths=[8, 8]", "--seeds", "1"]
         compared = answer("compare", "digits", "--engines", "torch", "--devices", "cpu", *small, cwd=here)
