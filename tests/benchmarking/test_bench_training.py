@@ -158,7 +158,7 @@ class Processes:
 def answering(monkeypatch: pytest.MonkeyPatch) -> Processes:
     answers = Processes()
     monkeypatch.setattr(training_child, "_ask", answers)
-    monkeypatch.setattr(training, "_draw", lambda result: None)
+    monkeypatch.setattr(training, "draw", lambda result: None)
     return answers
 
 

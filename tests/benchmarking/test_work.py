@@ -34,7 +34,7 @@ def script(monkeypatch: pytest.MonkeyPatch, measured: Callable[..., Trial]) -> d
 
     monkeypatch.setattr(child, "run", run)
     monkeypatch.setattr(child, "devices_of", lambda runtime, home: told["devices"].get(runtime, {}))
-    monkeypatch.setattr(work, "_draw", lambda result: None)
+    monkeypatch.setattr(work, "draw", lambda result: None)
     monkeypatch.setattr(targets, "RUNTIMES", {"onnxruntime": ("json", None)})
     engines = {"torch": Entry("torch", ("json",), "torch"), "opencl": Entry("tinygrad", ("json",), "opencl")}
     monkeypatch.setattr(targets, "ENGINES", engines)

@@ -6,7 +6,6 @@ size after another. Rounds, folder and records are those of the benchmark of mod
 
 from __future__ import annotations
 
-import datetime
 import json
 import shlex
 import tempfile
@@ -14,20 +13,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tenfold import children, hardware, paths
+from tenfold import children
 from tenfold import recipe as recipes
 from tenfold import run as runs
-from tenfold.benchmarking import records
+from tenfold.benchmarking.folder import FILE, Home, draw
 from tenfold.benchmarking.records import Benchmark, Configuration, Subject, Trial
 from tenfold.benchmarking.training_child import Asked, devices_of, energy_notes, measure, speed_ups
-from tenfold.benchmarking.work import FILE, Ended, Event, Started
+from tenfold.benchmarking.work import Ended, Event, Started
 from tenfold.comparison.records import load as load_notes
 from tenfold.comparison.work import Price
 from tenfold.data import load_dataset
 from tenfold.engines import base as engines_base
-from tenfold.errors import CallError, RunError, RunExistsError, StoppedError, UnknownNameError
+from tenfold.errors import CallError, StoppedError, UnknownNameError
 from tenfold.recipe import Recipe
 from tenfold.training import overridden
 
@@ -129,7 +128,7 @@ def bench_training(
                 f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
             ) from None
         result = home.write("finished")
-        _draw(result)
+        draw(result)
     return result
 
 
@@ -259,77 +258,28 @@ def _one_of_each(known: Mapping[str, list[str]]) -> list[str]:
 # ---- the folder ------------------------------------------------------------------------------------------------------
 
 
-class _Home:
-    """bench.json and what it knows; it is written whole after every measurement."""
+class _Home(Home):
+    """A benchmark of training. Its subject, the network, is known once one engine has been measured."""
+
+    kind = "training"
 
     def __init__(self, path: Path, call: _Call, fingerprint: str) -> None:
-        self.path, self.call = path, call
-        self.settings = {**call.settings, "data": {"source": call.data, "fingerprint": fingerprint}}
-        self.subject: Subject | None = None
-        self.notes: list[str] = []
-        self.trials: list[Trial] = []
-        self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        data = {"source": call.data, "fingerprint": fingerprint}
+        super().__init__(path, call.command, {**call.settings, "data": data}, [])
 
-    def load(self) -> None:
-        """Takes over what an earlier call measured here; what was refused or failed is tried again."""
-        file = self.path / FILE
-        if not file.exists():
-            return
-        try:
-            stored = records.read(file)
-        except CallError as error:
-            raise RunError(str(error), "Name another folder with --out.") from None
-        here = hardware.describe()
-        alike = {
-            "kind of benchmark": stored.kind == "training",
-            "settings": stored.settings.get("measured") == self.settings["measured"],
-            "data": stored.settings.get("data") == self.settings["data"],
-            "machine": [stored.hardware.get(k) for k in ("cpu", "cores")] == [here[k] for k in ("cpu", "cores")],
-        }
-        if other := next((what for what, same in alike.items() if not same), None):
-            raise RunExistsError(
-                f"{self.path} holds a benchmark with another {other}; its figures and these would not be alike.",
-                "Name another folder with --out.",
-            )
-        self.trials = [t for t in stored.trials if t.status == "done"]
-        self.subject = next(iter(stored.subjects), None)
-        self.created = stored.created
+    def alike(self, stored: Benchmark) -> dict[str, bool]:
+        return {"data": stored.settings.get("data") == self.settings["data"]}
 
-    def find(self, configuration: Configuration, turn: int) -> Trial | None:
-        return next((t for t in self.trials if t.configuration == configuration and t.round == turn), None)
+    def told(self, done: Sequence[Trial]) -> list[str]:
+        each = [note for t in done for note in t.notes]
+        speeds = map(str, speed_ups(done))
+        return [*load_notes(done, "measurements"), *speeds, *energy_notes(done), *each, *self.notes]
 
-    def measured(self) -> str:
-        done = sum(t.status == "done" for t in self.trials)
-        return f"{done} measurement{'' if done == 1 else 's'}"
+    def taken(self, stored: Benchmark) -> None:
+        self.subjects = list(stored.subjects)[:1]
 
     def add(self, trial: Trial, subject: Subject | None) -> None:
         self.trials.append(trial)
-        self.subject = self.subject or subject
+        if subject is not None and not self.subjects:
+            self.subjects = [subject]
         self.write("running")
-
-    def write(self, status: Literal["finished", "interrupted", "running"]) -> Benchmark:
-        done = [t for t in self.trials if t.status == "done"]
-        each = [note for t in done for note in t.notes]
-        told = [*load_notes(done, "measurements"), *map(str, speed_ups(done)), *energy_notes(done), *each, *self.notes]
-        result = Benchmark.of(
-            "training",
-            [self.subject] if self.subject else [],
-            self.trials,
-            command=self.call.command,
-            settings=self.settings,
-            notes=list(dict.fromkeys(told)),
-            created=self.created,
-            status=status,
-            path=self.path,
-        )
-        try:
-            paths.write_whole(self.path / FILE, result.to_json())
-        except OSError as error:
-            raise RunError(f"{self.path / FILE} can't be written: {error.strerror}.") from None
-        return result
-
-
-def _draw(result: Benchmark) -> None:
-    from tenfold.benchmarking.work import _draw as draw
-
-    draw(result)

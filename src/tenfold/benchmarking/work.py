@@ -1,28 +1,27 @@
-"""The order of the measurements, and the folder that keeps them: a benchmark that was stopped goes on there."""
+"""The order of the measurements; a benchmark that was stopped goes on in its folder."""
 
 from __future__ import annotations
 
-import datetime
 import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tenfold import children, hardware, paths
-from tenfold.benchmarking import child, records, targets
+from tenfold import children
+from tenfold.benchmarking import child, targets
 from tenfold.benchmarking import pictures as gathering
+from tenfold.benchmarking.folder import FILE, Home, draw
 from tenfold.benchmarking.records import Benchmark, Configuration, Trial
 from tenfold.benchmarking.targets import Found, Target, Wanted
 from tenfold.comparison.records import load as load_notes
 from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress
-from tenfold.errors import CallError, RunError, RunExistsError, StoppedError
+from tenfold.errors import CallError, StoppedError
 from tenfold.run import next_folder, results_folder
 
-FILE = "bench.json"
 BATCH_SIZES = (1, 8, 64)
 ROUNDS = 3
 TIME_LIMIT = 120.0
@@ -139,7 +138,7 @@ def bench(
                     f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
                 ) from None
             result = home.write("finished")
-            _draw(result)
+            draw(result)
     return result
 
 
@@ -273,82 +272,28 @@ def _key(configuration: Configuration) -> str:
 # ---- the folder ------------------------------------------------------------------------------------------------------
 
 
-class _Home:
-    """bench.json and what it knows; it is written whole after every measurement."""
+class _Home(Home):
+    """A benchmark of models. ``devices`` is what else each configuration's runtime said that it has."""
+
+    kind = "inference"
 
     def __init__(self, path: Path, call: _Call, found: Found, notes: Sequence[str]) -> None:
-        self.path, self.call, self.subjects = path, call, found.subjects
+        super().__init__(path, call.command, call.settings, found.subjects)
         self.notes = [*found.notes, *notes]
-        self.trials: list[Trial] = []
         self.devices: dict[str, dict[str, list[str]]] = {}
-        self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.settings["found"] = self.devices
 
-    def load(self) -> None:
-        """Takes over what an earlier call measured here; what was refused or failed is tried again."""
-        file = self.path / FILE
-        if not file.exists():
-            return
-        try:
-            stored = records.read(file)
-        except CallError as error:
-            raise RunError(str(error), "Name another folder with --out.") from None
-        here = hardware.describe()
-        alike = {
-            "kind of benchmark": stored.kind == "inference",
-            "model": [s.digest for s in stored.subjects] == [s.digest for s in self.subjects],
-            "settings": stored.settings.get("measured") == self.call.settings["measured"],
-            "machine": [stored.hardware.get(k) for k in ("cpu", "cores")] == [here[k] for k in ("cpu", "cores")],
-        }
-        if other := next((what for what, same in alike.items() if not same), None):
-            raise RunExistsError(
-                f"{self.path} holds a benchmark with another {other}; its figures and these would not be alike.",
-                "Name another folder with --out.",
-            )
-        self.trials = [t for t in stored.trials if t.status == "done"]
-        self.devices = dict(stored.settings.get("found", {}))
-        self.created = stored.created
+    def alike(self, stored: Benchmark) -> dict[str, bool]:
+        return {"model": [s.digest for s in stored.subjects] == [s.digest for s in self.subjects]}
 
-    def find(self, configuration: Configuration, number: int) -> Trial | None:
-        return next((t for t in self.trials if t.configuration == configuration and t.round == number), None)
+    def told(self, done: Sequence[Trial]) -> list[str]:
+        return [*load_notes(done, "measurements"), *self.notes]
 
-    def measured(self) -> str:
-        done = sum(t.status == "done" for t in self.trials)
-        return f"{done} measurement{'' if done == 1 else 's'}"
+    def taken(self, stored: Benchmark) -> None:
+        self.devices.update(stored.settings.get("found", {}))
 
     def add(self, measured: child.Measured) -> None:
         self.trials.append(measured.trial)
         if measured.devices:
             self.devices[_key(measured.trial.configuration)] = measured.devices
         self.write("running")
-
-    def write(self, status: Literal["finished", "interrupted", "running"]) -> Benchmark:
-        done = [t for t in self.trials if t.status == "done"]
-        result = Benchmark.of(
-            "inference",
-            self.subjects,
-            self.trials,
-            command=self.call.command,
-            settings={**self.call.settings, "found": self.devices},
-            notes=[*dict.fromkeys([*load_notes(done, "measurements"), *self.notes])],
-            created=self.created,
-            status=status,
-            path=self.path,
-        )
-        try:
-            paths.write_whole(self.path / FILE, result.to_json())
-        except OSError as error:
-            raise RunError(f"{self.path / FILE} can't be written: {error.strerror}.") from None
-        return result
-
-
-def _draw(result: Benchmark) -> None:
-    """bench.svg and bench.png, where there is something to draw and matplotlib to draw it."""
-    import importlib.util
-
-    if not any(row.n for row in result.rows) or importlib.util.find_spec("matplotlib") is None:
-        return
-    from tenfold.benchmarking import plot
-
-    assert result.path is not None
-    for kind, content in plot.draw(result).items():
-        paths.write_whole(result.path / f"bench.{kind}", content)

@@ -11,7 +11,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.options import duration
+from tenfold.cli.options import OUT, ResultAsJson, duration
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tenfold.benchmarking.sides import Sides
 
 COMPARE = "compare"
-WHAT, TRAINING, HOW, OUT = "What is measured", "Training, with --train", "How", "Output"
+WHAT, TRAINING, HOW = "What is measured", "Training, with --train", "How"
 
 
 def bench(
@@ -134,7 +134,7 @@ def bench(
             help="The folder (default: runs/bench-<name>-<n>). A benchmark that was stopped goes on there.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Measure a trained model in every runtime, device, precision and batch size that this machine has.
 

@@ -11,7 +11,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.options import OUT, overrides_of
+from tenfold.cli.options import OUT, ResultAsJson, overrides_of
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def profile(
             help="The folder (default: runs/profile-<subject>-<n>).",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUT, help="Print one JSON object.")] = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Tell where the time of training steps goes, or of a model's prediction.
 
