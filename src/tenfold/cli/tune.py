@@ -17,6 +17,7 @@ from tenfold.cli import render
 from tenfold.cli.options import (
     OUT,
     WHERE,
+    Epochs,
     RecipeChanges,
     ResultAsJson,
     TrainingData,
@@ -41,6 +42,7 @@ def tune(
     data: TrainingData = None,
     recipe: Annotated[str, recipe_option("Where the search begins; its tune section says what is searched.")] = "quick",
     changes: RecipeChanges = None,
+    epochs: Epochs = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +92,7 @@ def tune(
 
     Ctrl-C keeps every finished trial and prints the command that goes on from there.
     """
-    overrides = overrides_of(changes or [], {})
+    overrides = overrides_of(changes or [], {"--epochs": epochs})
     limit = None if time_limit is None else duration(time_limit)
     from tenfold import hardware
     from tenfold.tuning.work import tune as work
