@@ -62,8 +62,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 def test_every_option_reaches_the_work(calls: dict[str, Any], tmp_path: Path) -> None:
     code = app.run(
         [
-            *("tune", "cifar10", "--recipe", "sprint", "--set", "optimizer.lr=0.1", "--trials", "5", "--slower"),
-            *("--time-limit", "30m", "--seeds", "2", "--workers", "3", "--engine", "jax", "--device", "cuda"),
+            *("tune", "cifar10", "--recipe", "sprint", "--epochs", "2", "--set", "optimizer.lr=0.1", "--trials", "5"),
+            *("--slower", "--workers", "3"),
+            *("--time-limit", "30m", "--seeds", "2", "--engine", "jax", "--device", "cuda"),
             *("--storage", "postgresql://h/d", "--study", "s", "--out", str(tmp_path / "o")),
         ]
     )
@@ -75,7 +76,7 @@ def test_every_option_reaches_the_work(calls: dict[str, Any], tmp_path: Path) ->
                 "recipe": "sprint",
                 "engine": "jax",
                 "device": "cuda",
-                "overrides": {"optimizer.lr": 0.1},
+                "overrides": {"optimizer.lr": 0.1, "epochs": 2.0},
                 "trials": 5,
                 "time_limit": 1800.0,
                 "workers": 3,
