@@ -45,7 +45,7 @@ LEFT_OUT_jax    := or (test_its_graph and not MobileNetV3Small) or test_pretrain
 
 # Two runs at a time, since most of each keeps one core busy. The engines' give way to the first, some of whose tests look
 # at the clock, and what they say comes when each is done.
-test: $(STAMP) ## The tests, about thirteen minutes on two cores; ARGS="tests/cli -x" for some of them
+test: $(STAMP) ## The tests, about twelve minutes on two cores; ARGS="tests/cli -x" for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else

@@ -26,7 +26,8 @@ def record(take: Callable[[], None], wait: Callable[[], object], steps: int, dev
     # the parts of a batch have threads of their own
     everywhere = _ExperimentalConfig(profile_all_threads=True)
     with (
-        profile(activities=[ProfilerActivity.CPU, *card], experimental_config=everywhere) as found,
+        # acc_events: there is one cycle, and PyTorch 2.11 warns of the loss of others without it
+        profile(activities=[ProfilerActivity.CPU, *card], experimental_config=everywhere, acc_events=True) as found,
         parts.heard(lambda name: record_function(LABEL + name)),
     ):
         start = time.perf_counter()
