@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,14 +34,7 @@ class _Line:
 def draw(*results: Benchmark, names: Sequence[str] = ()) -> dict[str, bytes]:
     """The picture as ``svg`` and ``png``. ``names``: what each machine is called where there are several."""
     lines = _lines(results)
-    with plots.style(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
-        figure = _figure(results, lines, names)
-        found = {}
-        for kind, metadata in (("svg", {"Date": None}), ("png", None)):
-            file = io.BytesIO()
-            figure.savefig(file, format=kind, dpi=plots.DPI, metadata=metadata)
-            found[kind] = file.getvalue()
-        return found
+    return plots.both(lambda: _figure(results, lines, names), "bench")
 
 
 def _lines(results: Sequence[Benchmark]) -> list[_Line]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -39,14 +37,7 @@ def draw(result: Comparison) -> dict[str, bytes]:
     """The picture as ``svg`` and ``png``."""
     rows = [row for row in result.rows if row.n]
     runs = {str(row): [t for t in result.trials if _of(t, row)] for row in rows}
-    with plots.style(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "compare"}):
-        figure = _figure(result, rows, runs)
-        found = {}
-        for kind, metadata in (("svg", {"Date": None}), ("png", None)):
-            file = io.BytesIO()
-            figure.savefig(file, format=kind, dpi=plots.DPI, metadata=metadata)
-            found[kind] = file.getvalue()
-        return found
+    return plots.both(lambda: _figure(result, rows, runs), "compare")
 
 
 def _of(trial: Trial, row: Row) -> bool:

@@ -1,5 +1,5 @@
 """The report's plots as PNG files, for papers, slides and mails. Matplotlib is imported here, in comparison/plot.py,
-data/sheet.py and notebook/pictures.py, and nowhere else.
+benchmarking/plot.py, data/sheet.py and notebook/pictures.py, and nowhere else.
 
 Figures are drawn with the Agg canvas directly, without pyplot: no window system, no global state, and half the
 import time. Colors are Okabe and Ito's, told apart by all.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -287,3 +287,14 @@ def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
     return file.getvalue()
+
+
+def both(make: Callable[[], Figure], salt: str) -> dict[str, bytes]:
+    """A figure in the house style as ``svg`` and ``png``; ``salt`` makes the names in the SVG the same each time."""
+    with style(), rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure, found = make(), {}
+        for kind, metadata in (("svg", {"Date": None}), ("png", None)):
+            file = io.BytesIO()
+            figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
+            found[kind] = file.getvalue()
+        return found

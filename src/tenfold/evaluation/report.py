@@ -7,15 +7,14 @@ paths and recipes come from strangers: everything that is not a literal here pas
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tenfold.evaluation import svg
+from tenfold.evaluation import frame, svg
 from tenfold.evaluation.content import Mistake, ReportContent, epochs, moments, samples, worst_mistakes
+from tenfold.evaluation.frame import tile
 from tenfold.evaluation.metrics import ClassFigures, Evaluation
 from tenfold.paths import folder_whole, write_whole
 from tenfold.png import data_uri
@@ -27,8 +26,6 @@ REPORT = "report.html"
 PLOTS = "plots"
 IN_ORDER = 24  # with more classes, tables begin with the weakest
 NO_PLOTS = "The plots were not written as PNG: matplotlib is not installed (pip install matplotlib)."
-
-_CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write(folder: Path, content: ReportContent) -> Path:
@@ -64,33 +61,26 @@ def html(content: ReportContent, notes: Sequence[str] = ()) -> str:
         ("time", "Time and hardware", _time(content, times)),
         ("recipe", "Recipe", _recipe(content)),
     ]
-    sections = [s for s in sections if s[2]]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{text}</section>' for key, title, text in sections)
-    style = (resources.files("tenfold.evaluation") / "style.css").read_text(encoding="utf-8")
-    aspect = f"{content.dataset.geometry.width} / {content.dataset.geometry.height}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(content.title)} · tenfold</title><style>{style}</style></head>"
-        f'<body style="--aspect: {aspect}"><header><h1>{escape(content.title)}</h1>'
-        f'<p class="lead">{_subtitle(content)}</p><nav>{links}</nav></header>'
-        f"{_tiles(content, times)}{_notes([*content.notes, *_evaluation_notes(content), *notes])}{body}"
-        f"<footer>Written by tenfold{_version(content)}. This page needs no network and no other file.</footer>"
-        f"</body></html>\n"
+    geometry = content.dataset.geometry
+    told = [*content.notes, *_evaluation_notes(content), *notes]
+    return frame.page(
+        content.title,
+        _subtitle(content),
+        sections,
+        head=_tiles(content, times) + frame.notes(told),
+        version=content.versions.get("tenfold", ""),
+        body_style=f"--aspect: {geometry.width} / {geometry.height}",
+        images=True,
     )
 
 
 # ---- head ----------------------------------------------------------------------------------------------------
 
 
-def _subtitle(content: ReportContent) -> str:
+def _subtitle(content: ReportContent) -> list[str]:
     d = content.dataset
     parts = [d.name, f"{len(d.classes):,} classes", f"{d.geometry.width} × {d.geometry.height} pixels"]
-    when = re.sub(r"(\d)T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", content.created)
-    parts += [p for p in (content.engine, content.device, when) if p]
-    return " · ".join(map(escape, parts))
+    return parts + [p for p in (content.engine, content.device, frame.when(content.created)) if p]
 
 
 def _tiles(content: ReportContent, times: Mapping[str, float]) -> str:
@@ -103,34 +93,24 @@ def _tiles(content: ReportContent, times: Mapping[str, float]) -> str:
             f'<div class="tile first"><span>{name} accuracy</span><b>{percent(e.accuracy, digits)}</b>'
             f"<span>{low} to {high} (95 % interval), {e.n:,} images</span></div>"
         )
-        tiles.append(_tile("loss", f"{e.loss:.3f}", "−log probability of the true class"))
+        tiles.append(tile("loss", f"{e.loss:.3f}", "−log probability of the true class"))
         if e.top3 is not None:
-            tiles.append(_tile("top-3 accuracy", percent(e.top3, digits), "true class among the first three"))
+            tiles.append(tile("top-3 accuracy", percent(e.top3, digits), "true class among the first three"))
         tiles.append(
-            _tile("calibration error", percent(e.ece, digits), f"ECE; by chance {percent(e.ece_by_chance, digits)}")
+            tile("calibration error", percent(e.ece, digits), f"ECE; by chance {percent(e.ece_by_chance, digits)}")
         )
-        tiles.append(_tile("macro F1", percent(e.macro_f1, digits), "every class counts alike"))
+        tiles.append(tile("macro F1", percent(e.macro_f1, digits), "every class counts alike"))
     if (v := content.val) and v is not content.evaluation:
-        tiles.append(_tile("validation accuracy", percent(v.accuracy, 2 if v.n >= 1000 else 1), f"{v.n:,} images"))
+        tiles.append(tile("validation accuracy", percent(v.accuracy, 2 if v.n >= 1000 else 1), f"{v.n:,} images"))
     if "total" in times:
         train = times.get("train")
         under = f"training: {seconds(train)}" if train is not None else "the whole command"
-        tiles.append(_tile("time", seconds(times["total"]), under))
+        tiles.append(tile("time", seconds(times["total"]), under))
     if content.parameters is not None:
-        tiles.append(_tile("parameters", f"{content.parameters:,}", "in the network"))
+        tiles.append(tile("parameters", f"{content.parameters:,}", "in the network"))
     if content.images_per_second:
-        tiles.append(_tile("training speed", f"{content.images_per_second:,.0f}", "images a second"))
+        tiles.append(tile("training speed", f"{content.images_per_second:,.0f}", "images a second"))
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _tile(label: str, value: str, under: str) -> str:
-    under = under.replace(" %", "\u00a0%")
-    return f'<div class="tile"><span>{escape(label)}</span><b>{escape(value)}</b><span>{escape(under)}</span></div>'
-
-
-def _notes(notes: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(n)}</li>" for n in dict.fromkeys(notes))
-    return f'<div class="notes small"><ul>{items}</ul></div>' if items else ""
 
 
 def _evaluation_notes(content: ReportContent) -> list[str]:
@@ -141,10 +121,6 @@ def _split_name(content: ReportContent, evaluation: Evaluation) -> str:
     split = evaluation.split or ("val" if evaluation is content.val else "test")
     name = {"val": "validation", "train": "training", "all": "overall"}.get(split, split)
     return name + (f" ({evaluation.tta})" if evaluation.tta not in ("", "none") else "")
-
-
-def _version(content: ReportContent) -> str:
-    return f" {escape(content.versions['tenfold'])}" if "tenfold" in content.versions else ""
 
 
 # ---- sections ------------------------------------------------------------------------------------------------

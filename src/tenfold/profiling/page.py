@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 
-from tenfold.evaluation import svg
+from tenfold.evaluation import frame, svg
+from tenfold.evaluation.frame import tile
 from tenfold.profiling import strip
 from tenfold.profiling.records import Profile
 from tenfold.words import percent, rate, seconds, seconds_fine, size
@@ -18,7 +17,6 @@ COLORS = {
     "data": "p4", "decode": "p4", "host": "p1", "copy": "p1", "device": "p3", "model": "p3", "idle": "p6",
     "answers": "p2",
 }  # fmt: skip
-_CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html(found: Profile) -> str:
@@ -30,25 +28,11 @@ def html(found: Profile) -> str:
         ("training", "The training of this model", _phases(found)),
         ("facts", "How it was measured", _facts(found)),
     ]
-    sections = [s for s in sections if s[2]]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{text}</section>' for key, title, text in sections)
-    style = (resources.files("tenfold.evaluation") / "style.css").read_text(encoding="utf-8")
-    when = re.sub(r"(\d)T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", found.created)
     recipe = f"recipe {found.recipe['name']}" if found.recipe else "prediction"
-    lead = " · ".join(map(escape, [recipe, found.computed_by, found.device_label, found.precision, when]))
-    title = f"Profile of {found.name}"
-    notes = "".join(f"<li>{escape(n)}</li>" for n in dict.fromkeys(found.notes))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · tenfold</title><style>{style}{strip.STYLE}</style></head>"
-        f'<body><header><h1>{escape(title)}</h1><p class="lead">{lead}</p><nav>{links}</nav></header>{_tiles(found)}'
-        + (f'<div class="notes small"><ul>{notes}</ul></div>' if notes else "")
-        + f"{body}<footer>Written by tenfold {escape(found.versions['tenfold'])}. This page needs no network and no "
-        "other file.</footer></body></html>\n"
-    )
+    lead = [recipe, found.computed_by, found.device_label, found.precision, frame.when(found.created)]
+    head = _tiles(found) + frame.notes(found.notes)
+    version = found.versions["tenfold"]
+    return frame.page(f"Profile of {found.name}", lead, sections, head=head, version=version, style=strip.STYLE)
 
 
 # ---- head ----------------------------------------------------------------------------------------------------
@@ -57,28 +41,21 @@ def html(found: Profile) -> str:
 def _tiles(found: Profile) -> str:
     low, high = found.images / found.seconds_highest, found.images / found.seconds_lowest
     tiles = [
-        _tile(
+        tile(
             "images a second",
             f"{found.images_per_second:,.0f}",
             f"{low:,.0f} to {high:,.0f}, without the profiler",
             "first",
         ),
-        _tile(f"a {found.unit}", seconds(found.seconds), f"{found.images:,} images of {found.pixels} pixels"),
-        _tile("device" if found.kind == "training" else "model", percent(_busy(found), 0), f"of a {found.unit}’s time"),
-        _tile("peak memory", size(found.memory_bytes), found.device),
+        tile(f"a {found.unit}", seconds(found.seconds), f"{found.images:,} images of {found.pixels} pixels"),
+        tile("device" if found.kind == "training" else "model", percent(_busy(found), 0), f"of a {found.unit}’s time"),
+        tile("peak memory", size(found.memory_bytes), found.device),
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
 def _busy(found: Profile) -> float:
     return found.share("device" if found.kind == "training" else "model")
-
-
-def _tile(label: str, value: str, under: str, style: str = "") -> str:
-    return (
-        f'<div class="{f"tile {style}".strip()}"><span>{escape(label)}</span><b>{escape(value)}</b>'
-        f"<span>{escape(under)}</span></div>"
-    )
 
 
 # ---- sections ------------------------------------------------------------------------------------------------

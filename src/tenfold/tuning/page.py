@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tenfold.evaluation import frame
+from tenfold.evaluation.frame import tile
 from tenfold.evaluation.metrics import wilson
 from tenfold.paths import write_whole
 from tenfold.tuning import charts
@@ -18,7 +18,6 @@ from tenfold.words import percent, seconds, size
 
 PAGE = "tune.html"
 ROWS = 200  # trials in the table
-_CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write(result: Tuning) -> Path:
@@ -36,24 +35,9 @@ def html(result: Tuning) -> str:
         ("recipe", "The recipe to train with", _recipe(result)),
         ("search", "The search", _facts(result)),
     ]
-    sections = [s for s in sections if s[2]]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{text}</section>' for key, title, text in sections)
-    style = (resources.files("tenfold.evaluation") / "style.css").read_text(encoding="utf-8")
-    when = re.sub(r"(\d)T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", result.created)
-    lead = " · ".join(map(escape, [result.data, f"recipe {result.recipe['name']}", result.engine, result.device, when]))
-    notes = "".join(f"<li>{escape(n)}</li>" for n in dict.fromkeys(result.notes))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_CSP}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(result.study)} · tenfold</title><style>{style}</style></head>"
-        f"<body><header><h1>{escape(result.study)}</h1>"
-        f'<p class="lead">{lead}</p><nav>{links}</nav></header>{_tiles(result)}'
-        + (f'<div class="notes small"><ul>{notes}</ul></div>' if notes else "")
-        + f"{body}<footer>Written by tenfold {escape(result.versions['tenfold'])}. This page needs no network and no "
-        "other file.</footer></body></html>\n"
-    )
+    lead = [result.data, f"recipe {result.recipe['name']}", result.engine, result.device, frame.when(result.created)]
+    head = _tiles(result) + frame.notes(result.notes)
+    return frame.page(result.study, lead, sections, head=head, version=result.versions["tenfold"])
 
 
 # ---- head ----------------------------------------------------------------------------------------------------
@@ -64,33 +48,25 @@ def _tiles(result: Tuning) -> str:
     won, trial = result.winning(), result.trial()
     if won is not None and won.mean is not None and won.span is not None:
         under = f"{percent(won.span[0])} to {percent(won.span[1])}, {_seeds(won)}; {won}"
-        tiles.append(_tile("winner, validation accuracy", percent(won.mean), under, "first"))
+        tiles.append(tile("winner, validation accuracy", percent(won.mean), under, "first"))
     elif trial is not None:
-        tiles.append(_tile("best trial, not confirmed", percent(trial.value), f"{trial}, one seed", "first"))
+        tiles.append(tile("best trial, not confirmed", percent(trial.value), f"{trial}, one seed", "first"))
     if result.gain is not None and not result.recipe_won:
         alone = won is not None and len(won.accuracies) < 2
         word = "more than the seeds’ spread" if result.clear else "by one seed" if alone else "within the seeds’ spread"
-        tiles.append(_tile("better than the recipe by", f"{100 * result.gain:.2f} points", word))
+        tiles.append(tile("better than the recipe by", f"{100 * result.gain:.2f} points", word))
     if result.test is not None:
         n = result.test["n"]
         low, high = wilson(round(result.test["accuracy"] * n), n)
         tiles.append(
-            _tile("test accuracy", percent(result.test["accuracy"]), f"{percent(low)} to {percent(high)}, {n:,} images")
+            tile("test accuracy", percent(result.test["accuracy"]), f"{percent(low)} to {percent(high)}, {n:,} images")
         )
     counts = result.counts()
     under = ", ".join(f"{count} {state}" for state, count in counts.items())
-    tiles.append(_tile("trials", f"{len(result.trials):,}", under))
+    tiles.append(tile("trials", f"{len(result.trials):,}", under))
     limit = f"of {seconds(result.time_limit)}" if result.time_limit else "this call"
-    tiles.append(_tile("time", seconds(result.seconds["total"]), limit))
+    tiles.append(tile("time", seconds(result.seconds["total"]), limit))
     return f'<div class="tiles">{"".join(tiles)}</div>'
-
-
-def _tile(label: str, value: str, under: str, style: str = "") -> str:
-    under = under.replace(" %", "\u00a0%")
-    return (
-        f'<div class="{f"tile {style}".strip()}"><span>{escape(label)}</span><b>{escape(value)}</b>'
-        f"<span>{escape(under)}</span></div>"
-    )
 
 
 def _seeds(one: Confirmed) -> str:
