@@ -11,7 +11,7 @@ import typer
 
 from tenfold import words
 from tenfold.cli import render
-from tenfold.cli.options import OUT, ResultAsJson, duration
+from tenfold.cli.options import OUT, ResultAsJson, duration, names_of
 from tenfold.errors import CallError
 
 if TYPE_CHECKING:
@@ -148,58 +148,41 @@ def bench(
     Exit code 1 where nothing could be measured, or where a runtime failed, answered wrongly or fell back to another
     device.
     """
-    measuring = {
-        "--runtimes": runtimes,
-        "--devices": devices,
-        "--precisions": precisions,
-        "--batch-sizes": batch_sizes,
-        "--threads": threads,
-        "--data": data,
-        "--test-images": test_images,
-        "--rounds": rounds,
-        "--seconds": seconds,
-        "--time-limit": time_limit,
-    }
-    training = {"--engines": engines, "--recipe": recipe, "--set": changes or None, "--price-per-hour": price_per_hour}
-    if train is not None:
-        models = ("--runtimes", "--threads", "--data", "--test-images")
-        _refuse_with_train(runs, {n: measuring[n] for n in models} | {"--any-model": any_model or None})
-        common = {
-            "devices": _names(devices, "--devices"),
-            "precisions": _names(precisions, "--precisions"),
-            "batch_sizes": _numbers(batch_sizes, "--batch-sizes"),
-            "rounds": rounds,
-            "seconds": seconds,
-            "time_limit": _seconds(time_limit),
-            "out": out,
-        }
-        _measure(train, _given(common | _of_training(engines, recipe, changes, price_per_hour)), as_json, training=True)
-        return
-    if given := list(_given(training)):
-        raise CallError(f"{given[0]} is for training.", "Name the data with --train DATA.")
-    if not runs:
-        raise CallError("Nothing to measure is named.", "tenfold bench RUN, or tenfold bench --train DATA.")
-    if runs[0] == COMPARE:
-        if given := list(_given(measuring)):
-            raise CallError(f"{given[0]} is for measuring; compare reads what was measured.")
-        _compare(runs[1:], any_model, out, as_json)
-        return
-    if any_model:
-        raise CallError("--any-model is for tenfold bench compare.")
-    options = {
-        "runtimes": _names(runtimes, "--runtimes"),
-        "devices": _names(devices, "--devices"),
-        "precisions": _names(precisions, "--precisions"),
+    common = {
+        "devices": names_of(devices, "--devices"),
+        "precisions": names_of(precisions, "--precisions"),
         "batch_sizes": _numbers(batch_sizes, "--batch-sizes"),
-        "threads": _numbers(threads, "--threads"),
-        "data": data,
-        "test_images": test_images,
         "rounds": rounds,
         "seconds": seconds,
         "time_limit": _seconds(time_limit),
-        "out": out,
     }
-    _measure(runs, _given(options), as_json)
+    of_models = {
+        "runtimes": names_of(runtimes, "--runtimes"),
+        "threads": _numbers(threads, "--threads"),
+        "data": data,
+        "test_images": test_images,
+    }
+    of_training = {
+        "engines": names_of(engines, "--engines"),
+        "recipe": recipe,
+        "set": changes or None,
+        "price_per_hour": price_per_hour,
+    }
+    if train is not None:
+        if runs:
+            raise CallError(f"--train measures training, and {runs[0]} is a model.", "Call tenfold bench twice.")
+        _refuse(of_models | {"any_model": any_model or None}, "is for models; --train measures training.")
+        _measure(train, common | _recipe_of(of_training) | {"out": out}, as_json, training=True)
+        return
+    _refuse(of_training, "is for training.", "Name the data with --train DATA.")
+    if not runs:
+        raise CallError("Nothing to measure is named.", "tenfold bench RUN, or tenfold bench --train DATA.")
+    if runs[0] == COMPARE:
+        _refuse(of_models | common, "is for measuring; compare reads what was measured.")
+        _compare(runs[1:], any_model, out, as_json)
+        return
+    _refuse({"any_model": any_model or None}, "is for tenfold bench compare.")
+    _measure(runs, common | of_models | {"out": out}, as_json)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,34 +190,23 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _refuse_with_train(runs: list[str] | None, options: Mapping[str, Any]) -> None:
-    if runs:
-        raise CallError(f"--train measures training, and {runs[0]} is a model.", "Call tenfold bench twice.")
-    if given := list(_given(options)):
-        raise CallError(f"{given[0]} is for models; --train measures training.")
+def _refuse(options: Mapping[str, Any], why: str, hint: str | None = None) -> None:
+    """CallError for the first of the options that was given."""
+    for name in _given(options):
+        raise CallError(f"--{name.replace('_', '-')} {why}", hint)
 
 
-def _of_training(
-    engines: str | None, recipe: str | None, changes: list[str] | None, price_per_hour: str | None
-) -> dict[str, Any]:
+def _recipe_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of training as the work takes them."""
     from tenfold.cli.compare import price
     from tenfold.cli.options import overrides_of
 
     return {
-        "engines": _names(engines, "--engines"),
-        "recipe": recipe,
-        "overrides": overrides_of(changes or [], {}) or None,
-        "price_per_hour": price(price_per_hour),
+        "engines": options["engines"],
+        "recipe": options["recipe"],
+        "overrides": overrides_of(options["set"] or [], {}) or None,
+        "price_per_hour": price(options["price_per_hour"]),
     }
-
-
-def _names(text: str | None, option: str) -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise CallError(f"{option} {text!r}: a name is empty.", "Write names with commas between: torch,jax.")
-    return names
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:
@@ -261,7 +233,7 @@ def _measure(what: list[str] | str, options: dict[str, Any], as_json: bool, trai
         from tenfold.benchmarking.work import bench as work
 
     with render.progress() as report:
-        result = work(what, listen=_teller(report), **options)
+        result = work(what, listen=_teller(report), **_given(options))
     if as_json:
         render.print_json({**result.to_dict(), "path": str(result.path)})
     else:

@@ -21,6 +21,7 @@ from tenfold.cli.options import (
     RecipeChanges,
     ResultAsJson,
     TrainingData,
+    names_of,
     out_option,
     overrides_of,
     recipe_option,
@@ -79,8 +80,8 @@ def compare(
     with render.progress() as report:
         result = work(
             data or "digits",
-            engines=None if engines is None else _names(engines, "--engines"),
-            devices=_names(devices, "--devices"),
+            engines=names_of(engines, "--engines"),
+            devices=names_of(devices, "--devices") or [],
             recipe=recipe,
             seeds=seeds,
             overrides=overrides,
@@ -95,13 +96,6 @@ def compare(
     _places(result)
     if not result.ok:
         raise typer.Exit(1)
-
-
-def _names(text: str, option: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise CallError(f"{option} {text!r}: a name is empty.", "Write names with commas between: torch,jax.")
-    return names
 
 
 def price(text: str | None) -> float | dict[str, float] | None:

@@ -130,3 +130,13 @@ def duration(text: str) -> float:
     if not 0 < value < float("inf"):
         raise RecipeError(f"--time-limit {text!r}: must be above 0.")
     return value
+
+
+def names_of(text: str | None, option: str) -> list[str] | None:
+    """``torch,jax`` → its names; None where the option was not given."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise CallError(f"{option} {text!r}: a name is empty.", "Write names with commas between: torch,jax.")
+    return names
