@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tenfold import recipe as recipes
-from tenfold.benchmarking import records, training, training_child, training_worker
+from tenfold.benchmarking import folder, records, training_child, training_worker
 from tenfold.benchmarking.records import Configuration, Trial
 from tenfold.benchmarking.training import bench_training
 from tenfold.benchmarking.training_child import speed_ups, understood
@@ -158,7 +158,7 @@ class Processes:
 def answering(monkeypatch: pytest.MonkeyPatch) -> Processes:
     answers = Processes()
     monkeypatch.setattr(training_child, "_ask", answers)
-    monkeypatch.setattr(training, "draw", lambda result: None)
+    monkeypatch.setattr(folder, "_draw", lambda result: None)
     return answers
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tenfold
-from tenfold.benchmarking import child, records, targets, work
+from tenfold.benchmarking import child, folder, records, targets
 from tenfold.benchmarking.child import Measured
 from tenfold.benchmarking.records import Benchmark, Configuration, Trial
 from tenfold.benchmarking.targets import Target
@@ -34,7 +34,7 @@ def script(monkeypatch: pytest.MonkeyPatch, measured: Callable[..., Trial]) -> d
 
     monkeypatch.setattr(child, "run", run)
     monkeypatch.setattr(child, "devices_of", lambda runtime, home: told["devices"].get(runtime, {}))
-    monkeypatch.setattr(work, "draw", lambda result: None)
+    monkeypatch.setattr(folder, "_draw", lambda result: None)
     monkeypatch.setattr(targets, "RUNTIMES", {"onnxruntime": ("json", None)})
     engines = {"torch": Entry("torch", ("json",), "torch"), "opencl": Entry("tinygrad", ("json",), "opencl")}
     monkeypatch.setattr(targets, "ENGINES", engines)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from tenfold import hardware, paths
 from tenfold.benchmarking import records
 from tenfold.benchmarking.records import Benchmark, Configuration, Subject, Trial
-from tenfold.errors import CallError, RunError, RunExistsError
+from tenfold.errors import CallError, RunError, RunExistsError, StoppedError
 
 FILE = "bench.json"
 
@@ -71,11 +73,31 @@ class Home(ABC):
         self.created = stored.created
         self.taken(stored)
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The block adds to what an earlier call measured. Ctrl-C in it keeps all that is done, and is a StoppedError
+        with the command that goes on."""
+        self.load()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.write("interrupted")
+            raise StoppedError(
+                f"Stopped; {self._measured()} kept.",
+                f"Go on with: {self.command} --out {shlex.quote(str(self.path))}",
+            ) from None
+
+    def finished(self) -> Benchmark:
+        """The result, kept and drawn."""
+        result = self.write("finished")
+        _draw(result)
+        return result
+
     def find(self, configuration: Configuration, number: int) -> Trial | None:
         """What an earlier call measured in round ``number``."""
         return next((t for t in self.trials if t.configuration == configuration and t.round == number), None)
 
-    def measured(self) -> str:
+    def _measured(self) -> str:
         done = sum(t.status == "done" for t in self.trials)
         return f"{done} measurement{'' if done == 1 else 's'}"
 
@@ -98,7 +120,7 @@ class Home(ABC):
         return result
 
 
-def draw(result: Benchmark) -> None:
+def _draw(result: Benchmark) -> None:
     """bench.svg and bench.png, where there is something to draw and matplotlib to draw it."""
     if not any(row.n for row in result.rows) or importlib.util.find_spec("matplotlib") is None:
         return

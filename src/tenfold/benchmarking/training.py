@@ -18,7 +18,7 @@ from typing import Any
 from tenfold import children
 from tenfold import recipe as recipes
 from tenfold import run as runs
-from tenfold.benchmarking.folder import FILE, Home, draw
+from tenfold.benchmarking.folder import FILE, Home
 from tenfold.benchmarking.records import Benchmark, Configuration, Subject, Trial
 from tenfold.benchmarking.training_child import Asked, devices_of, energy_notes, measure, speed_ups
 from tenfold.benchmarking.work import Ended, Event, Started
@@ -26,7 +26,7 @@ from tenfold.comparison.records import load as load_notes
 from tenfold.comparison.work import Price
 from tenfold.data import load_dataset
 from tenfold.engines import base as engines_base
-from tenfold.errors import CallError, StoppedError, UnknownNameError
+from tenfold.errors import CallError, UnknownNameError
 from tenfold.recipe import Recipe
 from tenfold.training import overridden
 
@@ -117,19 +117,9 @@ def bench_training(
     folder = Path(out) if out is not None else runs.next_folder(f"bench-train-{name}-{call.recipe.name}")
     with runs.results_folder(folder, FILE, "benchmark"), children.interrupted_by_signals():
         home = _Home(folder, call, fingerprint)
-        home.load()
-        try:
-            with tempfile.TemporaryDirectory(prefix="tenfold-bench-") as temporary:
-                _run_all(home, call, Path(temporary), listen)
-        except KeyboardInterrupt:
-            home.write("interrupted")
-            raise StoppedError(
-                f"Stopped; {home.measured()} kept.",
-                f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
-            ) from None
-        result = home.write("finished")
-        draw(result)
-    return result
+        with home.measuring(), tempfile.TemporaryDirectory(prefix="tenfold-bench-") as temporary:
+            _run_all(home, call, Path(temporary), listen)
+        return home.finished()
 
 
 def _call(

@@ -13,13 +13,13 @@ from typing import Any
 from tenfold import children
 from tenfold.benchmarking import child, targets
 from tenfold.benchmarking import pictures as gathering
-from tenfold.benchmarking.folder import FILE, Home, draw
+from tenfold.benchmarking.folder import FILE, Home
 from tenfold.benchmarking.records import Benchmark, Configuration, Trial
 from tenfold.benchmarking.targets import Found, Target, Wanted
 from tenfold.comparison.records import load as load_notes
 from tenfold.data.dataset import Dataset
 from tenfold.data.progress import Progress
-from tenfold.errors import CallError, StoppedError
+from tenfold.errors import CallError
 from tenfold.run import next_folder, results_folder
 
 BATCH_SIZES = (1, 8, 64)
@@ -128,18 +128,9 @@ def bench(
         folder = _folder(out, found)
         with results_folder(folder, FILE, "benchmark"):
             home = _Home(folder, call, found, [*planned.notes, *shown.notes])
-            home.load()
-            try:
+            with home.measuring():
                 _Work(home, call, shown.folders, Path(temporary), listen).run(planned)
-            except KeyboardInterrupt:
-                home.write("interrupted")
-                raise StoppedError(
-                    f"Stopped; {home.measured()} kept.",
-                    f"Go on with: {call.command} --out {shlex.quote(str(folder))}",
-                ) from None
-            result = home.write("finished")
-            draw(result)
-    return result
+            return home.finished()
 
 
 def _several(names: Sequence[str] | None) -> tuple[str, ...] | None:
